@@ -1,0 +1,40 @@
+# `make demo` and `make test` are all you need; both set up what they need first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= auto
+
+.PHONY: demo test test-all check setup bench clean
+
+setup: $(STAMP)
+
+# The stamp holds the checksums of what was installed from, so a touched but equal file installs nothing again.
+$(STAMP): pyproject.toml constraints.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit("Nightshift needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": call make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	@echo "Setting up $(VENV): downloads the packages pinned in constraints.txt, torch is by far the largest"
+	@echo "(about 200 MB as a CPU build, several GB with CUDA; set PIP_EXTRA_INDEX_URL to choose). Only once."
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/nightshift demo $(DEMO)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: check
+	@$(BIN)/pytest -n $(WORKERS) -m 'not long and not gpu and not live'
+
+test-all: check
+	@$(BIN)/pytest -n $(WORKERS) -m 'not gpu and not live'
+
+bench: setup
+	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

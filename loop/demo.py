@@ -1,0 +1,111 @@
+"""The demo: a workspace, real text, a baseline and a few experiments, from nothing to a picture."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from eventstore import events as e
+from eventstore import requests
+from eventstore.console import Asked, ask, fail, new_id, read_state
+from eventstore.home import Home
+from eventstore.projections.run_state import Run
+from eventstore.store import Store
+from eventstore.zone import local_zone
+from loop import preflight, template
+from loop.compose import serve
+from loop.screen import headline, recent
+from trainer.process import run_command
+from trainer.spec import CommandSpec
+
+
+def run(folder: Path, experiments: int, budget_s: float, seed: int, out: Console) -> int:
+    """Make or reuse the workspace *folder*, run experiments there, say what there is now; return an exit code."""
+    began = time.monotonic()
+    home = Home(folder.resolve())
+    if not home.settings_path.exists():
+        out.print(f"[bold]1[/] Making a workspace in {escape(str(home.root))}")
+        template.make_workspace(home.root, "cpu")
+    else:
+        out.print(f"[bold]1[/] Using the workspace in {escape(str(home.root))}")
+    out.print("[bold]2[/] Preparing the data: text, tokenizer, tokens (once; later runs find them ready)")
+    _prepare_data(home, out)
+    with home.hold():
+        tag = _free_tag(home)
+        out.print(f"[bold]3[/] The run {tag}: a baseline and {experiments} experiments of {budget_s:g} s each")
+        asked = _ask(home, tag, experiments, budget_s, seed)
+        code = asyncio.run(serve(home, until_idle=True, out=out))
+    _summary(home, tag, asked, out, time.monotonic() - began)
+    return code
+
+
+def _ask(home: Home, tag: str, experiments: int, budget_s: float, seed: int) -> Asked:
+    limits = e.Limits(experiments=experiments)
+    overrides = {"experiment.budget_s": budget_s}
+    return ask(
+        home,
+        lambda state: requests.start(state, tag, local_zone(), limits=limits, overrides=overrides, seed=seed),
+        f"start {tag}",
+    )
+
+
+def _prepare_data(home: Home, out: Console) -> None:
+    spec = CommandSpec(
+        command=("python", "prepare.py"), workdir=home.root, mark=f"{home.mark_id}/prepare/0/{new_id()}", timeout_s=600
+    )
+    with out.status("preparing"):
+        ended = asyncio.run(run_command(spec))
+    if ended.exit_code != 0:
+        fail(f"prepare.py failed with exit code {ended.exit_code}: {ended.tail.strip().splitlines()[-1:]}")
+    for line in ended.tail.strip().splitlines()[-1:]:
+        out.print(f"  {escape(line)}")
+
+
+def _free_tag(home: Home) -> str:
+    taken = read_state(home).runs
+    return next(tag for n in range(1, 10_000) if (tag := "demo" if n == 1 else f"demo{n}") not in taken)
+
+
+def _summary(home: Home, tag: str, asked: Asked, out: Console, seconds: float) -> None:
+    from eventstore.projections import figure  # noqa: PLC0415 - matplotlib is slow to import
+    from eventstore.projections.results import Results  # noqa: PLC0415 - goes with the line above
+
+    with Store.open(home.log_path) as log:
+        events = list(log.stream())
+    run = read_state(home).runs[tag]
+    if run.refused is not None:
+        fail(f"the run was refused: {run.refused.why}; {run.refused.remedy}")
+    results = Results()
+    for event in events:
+        results.apply(event)
+    objective = preflight.read_settings(home.root).objective
+    picture = home.root / "progress.png"
+    picture.write_bytes(figure.staircase(results.rows(tag), objective.name, objective.direction, tag))
+    out.print(headline(run))
+    out.print(recent(run))
+    out.print(f"\n{len(events) - asked.position + 1} events, {seconds:.0f} s. What you have now, in {home.root}:")
+    for path, what in (
+        (home.root / "results.tsv", "one row for each experiment"),
+        (picture, "the staircase of the best score"),
+        (home.log_path, "the log everything is computed from"),
+    ):
+        out.print(f"  {path.relative_to(home.root)}  [dim]{what}[/]")
+    out.print(f"  branch {run.started.branch if run.started else ''}  [dim]the commits that were kept[/]")
+    _what_next(home, run, out)
+
+
+def _what_next(home: Home, run: Run, out: Console) -> None:
+    where = os.path.relpath(home.root)
+    nightshift = "nightshift" if shutil.which("nightshift") else f"{os.path.relpath(sys.executable)} -m nightshift"
+    out.print("\nGo on:")
+    out.print(f"  cd {where}")
+    out.print(f"  {nightshift} experiment list              [dim]what was tried, and why it was kept or not[/]")
+    out.print(f"  git log --oneline {run.started.branch if run.started else ''}   [dim]the kept changes[/]")
+    out.print(f"  {nightshift} start night --until 08:00    [dim]ask for a whole night, then: {nightshift} loop[/]")

@@ -1,0 +1,224 @@
+"""What must hold before a run may start, checked in one place.
+
+The command line checks before it asks, the loop checks again before it starts: both call `check`, so
+nobody waits in a queue for a refusal that could have been told at once. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from eventstore import events as e
+from eventstore import settings as st
+from eventstore.codec import canonical_json
+from eventstore.envelope import format_at
+from eventstore.errors import SettingsError
+from eventstore.requests import tag_problem
+from loop.errors import EditRefused, WorkspaceError
+from loop.policy import Guard, Policy
+from loop.proposers.sweep import missing_constants
+from loop.workspace import Workspace
+
+SETTINGS_FILE = "nightshift.toml"
+PROGRAM_FILE = "program.md"
+MIN_FREE_MB = 512
+"""Free disk space below which no run starts: a night of logs and work folders needs more than the run itself."""
+
+
+class Refusal(Exception):
+    """A run cannot start. *code* is a word for programs; *why* and *remedy* are sentences."""
+
+    def __init__(self, code: str, why: str, remedy: str) -> None:
+        self.code, self.why, self.remedy = code, why, remedy
+        super().__init__(f"{why}: {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A run that may start, everything resolved."""
+
+    settings: st.Settings
+    limits: e.Limits
+    base_commit: str
+    program: str
+    program_hash: str
+    harness_hash: str
+    settings_hash: str
+
+
+def check(root: Path, workspace: Workspace, request: e.RunRequested, now: datetime) -> Ready:
+    """
+    Resolve a request against the workspace as it is now.
+
+    Raises:
+        Refusal: With the first thing that stands in the way.
+    """
+    problem = tag_problem(request.tag)
+    if problem:
+        raise Refusal("tag", problem, "choose another tag")
+    settings = read_settings(root, request.overrides)
+    base = _resolve(workspace, request.from_ref)
+    _check_branch(workspace, request.tag, base)
+    _check_files(workspace, settings, base)
+    _check_command("experiment.command", settings.experiment.command, workspace, base)
+    if settings.guard is not None:
+        _check_command("guard.command", settings.guard.command, workspace, base)
+    _check_sweep(workspace, settings, base)
+    check_disk(root)
+    program = workspace.read_file(base, PROGRAM_FILE) or ""
+    data = st.to_data(settings)
+    return Ready(
+        settings=settings,
+        limits=_limits(settings, request, now),
+        base_commit=base,
+        program=program,
+        program_hash=hashlib.sha256(program.encode()).hexdigest(),
+        harness_hash=workspace.hash_files(base, settings.objective.protected),
+        settings_hash=hashlib.sha256(canonical_json(data).encode()).hexdigest(),
+    )
+
+
+def read_settings(root: Path, overrides: dict[str, Any] | None = None) -> st.Settings:
+    """Read nightshift.toml with *overrides* on top. Raises `Refusal` with the key, the value and what was expected."""
+    path = root / SETTINGS_FILE
+    try:
+        settings = st.resolve(st.parse(path.read_text(encoding="utf-8")), overrides or {})
+    except FileNotFoundError:
+        raise Refusal("settings", f"there is no {SETTINGS_FILE} in {root}", "`nightshift init` makes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal("settings", f"{SETTINGS_FILE} cannot be read ({error})", "mend the file") from error
+    except SettingsError as error:
+        raise Refusal("settings", str(error), "mend the setting and ask again") from error
+    missing = st.not_built_yet(settings)
+    if missing:
+        raise Refusal("not_built", missing, "choose another value")
+    return settings
+
+
+def policy_of(settings: st.Settings, slots: int, *, can_repair: bool) -> Policy:
+    """What the settings mean to the machine. *slots* is what the executor offers."""
+    guard = settings.guard
+    return Policy(
+        metric=settings.objective.name,
+        direction=settings.objective.direction,
+        scoring=settings.objective.score,
+        rule=settings.verdict.rule,
+        proposer=settings.proposer.kind,
+        command=tuple(settings.experiment.command),
+        budget_s=settings.experiment.budget_s,
+        timeout_s=settings.experiment.timeout_s,
+        equal_within=settings.verdict.equal_within,
+        gain_per_line=settings.verdict.gain_per_line,
+        memory_factor_max=settings.verdict.memory_factor_max,
+        guard=Guard(tuple(guard.command), guard.timeout_s) if guard is not None else None,
+        slots=slots,
+        repair_attempts=settings.proposer.repair_attempts if can_repair else 0,
+    )
+
+
+def check_disk(root: Path) -> None:
+    """Raise `Refusal` if the disk of the workspace is nearly full."""
+    free_mb = shutil.disk_usage(root).free / 2**20
+    if free_mb < MIN_FREE_MB:
+        raise Refusal(
+            "no_disk",
+            f"only {free_mb:.0f} MB are free on the disk of {root}, {MIN_FREE_MB} MB are needed",
+            "free some space, old folders in .nightshift/runs for example",
+        )
+
+
+def _resolve(workspace: Workspace, ref: str) -> str:
+    try:
+        return workspace.resolve(ref)
+    except WorkspaceError as error:
+        raise Refusal("from", str(error), "name a commit, branch or tag that exists") from error
+
+
+def _check_branch(workspace: Workspace, tag: str, base: str) -> None:
+    tip = workspace.branch_tip(tag)
+    if tip is not None and tip != base:
+        raise Refusal(
+            "branch_exists",
+            f"the branch autoresearch/{tag} exists and points at {tip[:7]}, not at the start {base[:7]}",
+            "choose another tag, or start from that branch",
+        )
+    kept = workspace.kept_ref(tag)
+    if kept is not None:
+        raise Refusal("tag_used", f"an earlier run {tag} left commits ({kept} for one)", "choose another tag")
+
+
+def _check_files(workspace: Workspace, settings: st.Settings, base: str) -> None:
+    objective = settings.objective
+    missing = workspace.protected_missing(base, objective.protected)
+    if missing:
+        raise Refusal(
+            "protected_missing",
+            f"the protected file {missing[0]} is not in the commit {base[:7]}",
+            "add it to git and commit, or take it out of objective.protected",
+        )
+    editable = workspace.matching(base, objective.editable)
+    if not editable:
+        patterns = ", ".join(objective.editable)
+        raise Refusal(
+            "editable_missing",
+            f"no file of the commit {base[:7]} matches objective.editable ({patterns})",
+            "add the file to git and commit, or mend the pattern",
+        )
+    both = sorted(set(editable) & set(workspace.matching(base, objective.protected)))
+    if both:
+        raise Refusal(
+            "overlap",
+            f"{both[0]} is both editable and protected",
+            "take it out of objective.editable or objective.protected",
+        )
+
+
+def _check_command(key: str, command: tuple[str, ...] | list[str], workspace: Workspace, base: str) -> None:
+    program = command[0]
+    if program == "python" or shutil.which(program):
+        return
+    if "/" in program and not program.startswith("/") and workspace.matching(base, [program.removeprefix("./")]):
+        return
+    raise Refusal(
+        "command_not_found",
+        f"{SETTINGS_FILE}: {key}: the program {program!r} was not found on this machine nor in the commit {base[:7]}",
+        f"install it or mend the command; `python` stands for {sys.executable}",
+    )
+
+
+def _check_sweep(workspace: Workspace, settings: st.Settings, base: str) -> None:
+    if settings.proposer.kind != "sweep":
+        return
+    if not settings.sweep:
+        raise Refusal("sweep", f"{SETTINGS_FILE}: sweep: the table is empty or absent", "name the constants to search")
+    files = workspace.read_files(base, settings.objective.editable)
+    try:
+        missing = missing_constants(files, list(settings.sweep))
+    except EditRefused as error:
+        raise Refusal("sweep", str(error), "mend the file") from error
+    if missing:
+        names = ", ".join(sorted(files))
+        raise Refusal(
+            "sweep",
+            f"{SETTINGS_FILE}: sweep.{missing[0]}: no editable file ({names}) sets this constant at its top level",
+            "name a constant that is there, as NAME = value",
+        )
+
+
+def _limits(settings: st.Settings, request: e.RunRequested, now: datetime) -> e.Limits:
+    """What the person set wins over the file; an hour in the file is read in the asker's zone."""
+    asked, file = request.limits, settings.limits
+    until = asked.until
+    if until is None and file.until is not None:
+        until = format_at(st.resolve_until(file.until, request.zone, now))
+    return e.Limits(
+        experiments=asked.experiments if asked.experiments is not None else file.experiments,
+        until=until,
+        usd=asked.usd if asked.usd is not None else file.usd,
+    )

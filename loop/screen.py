@@ -1,0 +1,152 @@
+"""What the person at the loop's terminal sees: live on a terminal, one line for each event elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from eventstore import events as e
+from eventstore.envelope import Event
+from eventstore.projections.run_state import Run
+from loop.shell import Shell
+from loop.stages import stage_of
+
+REFRESH_S = 0.25
+ROWS = 10
+COLOURS = {"keep": "green", "discard": "bright_black", "crash": "red"}
+Seconds = Callable[[], float]
+
+
+@dataclass(slots=True)
+class Screen:
+    """
+    Shows one loop at work.
+
+    Attributes:
+        console: Where to; live only if it is a terminal.
+        clock: A monotonic clock in seconds.
+        live_from: Events up to this position are history and print no line.
+    """
+
+    console: Console
+    clock: Seconds
+    live_from: int = 0
+    began: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def on_event(self, event: Event) -> None:
+        """Note when trainings begin; print a line for what matters."""
+        data = event.data
+        if isinstance(data, e.TrainingStarted):
+            self.began[event.run, data.experiment] = self.clock()
+        if event.position <= self.live_from:
+            return
+        line = line_of(event)
+        if line:
+            self.console.print(line, highlight=False)
+
+    async def show(self, shell: Shell) -> None:
+        """Redraw until cancelled. On anything but a terminal this only waits: the lines say it all."""
+        if not self.console.is_terminal:
+            await asyncio.Event().wait()
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(self._picture(shell), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+
+    def _picture(self, shell: Shell) -> RenderableType:
+        run = shell.state.active
+        if run is None:
+            return Text("waiting for a run: `nightshift start TAG` in another terminal (Ctrl-C ends the loop)", "dim")
+        return Group(headline(run), recent(run), *self._trainings(shell, run))
+
+    def _trainings(self, shell: Shell, run: Run) -> list[RenderableType]:
+        bars: list[RenderableType] = []
+        for (tag, number), training in shell.effects.trainings.items():
+            if tag != run.tag or run.started is None:
+                continue
+            progress = training.progress()
+            elapsed = self.clock() - self.began.get((tag, number), self.clock())
+            share = 100 * progress.fraction if progress is not None and progress.fraction is not None else 0.0
+            loss = f"loss {progress.loss:.3f}" if progress is not None and progress.loss is not None else "starting"
+            grid = Table.grid(padding=(0, 1))
+            grid.add_row(
+                Text(f"experiment {number}", "bold"),
+                ProgressBar(total=100, completed=share, width=30),
+                Text(f"{share:3.0f} %  {loss}  {elapsed:.0f} s"),
+            )
+            bars.append(grid)
+        asking = [str(x.number) for x in run.experiments.values() if stage_of(x) == "asking"]
+        if asking:
+            bars.append(Text(f"proposing experiment {', '.join(asking)}", "dim"))
+        return bars
+
+
+def headline(run: Run) -> Text:
+    """One line: the run, how far it is, its best."""
+    counts, best = run.counts, run.best
+    limit = run.limits.experiments
+    total = f"{run.verdicts} of {limit}" if limit is not None else str(run.verdicts)
+    kept = counts["keep"] - (1 if run.keeps and run.keeps[0].experiment == 0 else 0)
+    text = f"{run.tag}  {total} experiments, {kept} kept, {counts['discard']} discarded, {counts['crash']} crashed"
+    if best is not None:
+        text += f"  best {best.score:.6f}"
+        first = run.keeps[0]
+        if best is not first:
+            text += f" (from {first.score:.6f}, experiment {best.experiment})"
+    if run.status == "paused":
+        text += f"  PAUSED: {run.paused_why}"
+    return Text(text, "bold")
+
+
+def recent(run: Run) -> Table:
+    """The last verdicts."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim")
+    for column in ("#", "verdict", "score", "description", "reason"):
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for done in run.done[-ROWS:]:
+        verdict = done.verdict or "abandoned"
+        score = f"{done.score:.6f}" if done.score is not None else "-"
+        what = (Text(done.description), Text(done.reason))
+        table.add_row(str(done.experiment), Text(verdict, COLOURS.get(verdict, "yellow")), score, *what)
+    return table
+
+
+def line_of(event: Event) -> str:
+    """What one event is worth saying in a scrolling log; empty for most of them. Rich markup, escaped."""
+    data = event.data
+    match data:
+        case e.RunStarted():
+            return f"[bold]{event.run}[/] started on {escape(data.branch)} from {data.base_commit[:7]}"
+        case e.RunRefused():
+            return f"[red]{escape(event.run)} refused:[/] {escape(data.why)}; {escape(data.remedy)}"
+        case e.RunPaused():
+            return f"[yellow]{event.run} paused:[/] {escape(data.why)}"
+        case e.RunResumed():
+            return f"{event.run} goes on"
+        case e.RunFinished():
+            return f"[bold]{event.run}[/] finished: {escape(data.why)}"
+        case e.ExperimentDecided():
+            score = f"{data.score:.6f}" if data.score is not None else "no score"
+            colour = COLOURS[data.verdict]
+            return f"{data.experiment:4d}  [{colour}]{data.verdict:<8}[/] {score}  {escape(data.reason)}"
+        case e.ProposalReceived():
+            return f"[dim]{data.experiment:4d}  proposed {escape(data.description)}[/]"
+        case e.ProposalFailed() if data.failure not in ("stopped", "exhausted"):
+            return f"[yellow]{data.experiment:4d}  proposal failed ({escape(data.failure)}):[/] {escape(data.why)}"
+        case e.ExperimentAbandoned():
+            return f"[dim]{data.experiment:4d}  abandoned: {escape(data.why)}[/]"
+        case e.BranchMoved(why="veto"):
+            return f"{data.experiment:4d}  veto: the branch is back at {data.to_commit[:7]}"
+        case e.BudgetWarned():
+            return f"[yellow]{event.run}: {data.share:.0%} of the {data.limit} limit is spent[/]"
+        case e.TroubleNoticed():
+            return f"[red]trouble ({data.kind}):[/] {escape(data.what)}"
+    return ""

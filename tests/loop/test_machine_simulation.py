@@ -1,0 +1,303 @@
+"""Whole nights in random order, with crashes and people, against what must hold after every event.
+
+A night is fixed by its seed; a failure names it. Nothing here waits: a night of some hundred events takes
+milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from eventstore import events as e
+from eventstore import requests as ask
+from eventstore.envelope import Event
+from eventstore.projections.results import Results
+from eventstore.projections.run_state import Run, State
+from loop import commands as c
+from loop.policy import Guard
+
+NIGHTS = 400
+BLOCKS = 8
+TURNS_MAX = 1_500
+"""Turns within which every run has ended once people stop interfering. The longest of the nights takes a third."""
+
+OF_AN_EXPERIMENT = tuple(
+    kind
+    for name, kind in e.CATALOGUE.items()
+    if name.split(".")[0] in ("proposal", "experiment", "training", "scoring", "guard")
+    and "experiment" in kind.__struct_fields__
+)
+AFTER_THE_END = (e.KeepVetoed, e.BranchMoved, e.RequestRefused)
+
+
+class Watch:
+    """Looks at every event as it is written, and remembers on its own what it needs to judge the next one."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.open: dict[tuple[str, str, int], Any] = {}
+        self.attempts: dict[tuple[str, int], int] = {}
+        self.over: set[tuple[str, int]] = set()
+        self.pending: dict[str, int] = {}
+        self.scored_at: dict[tuple[str, int], int] = {}
+        self.ended: set[str] = set()
+        self.results = Results()
+        self.parents: dict[str, str] = {}
+
+    def __call__(self, event: Event, state: State) -> None:
+        data = event.data
+        self.results.apply(event)
+        if event.run in self.ended:
+            assert isinstance(data, AFTER_THE_END), f"{event.type} in a run that is over"
+        if isinstance(data, OF_AN_EXPERIMENT):
+            self._of_an_experiment(event.run, data, event.position)
+        if isinstance(data, e.BranchMoved) and data.why == "keep":
+            assert self.pending.pop(event.run) == data.experiment
+        if isinstance(data, e.RunFinished):
+            assert not [key for key in self.open if key[1] == event.run], "an intent is open at the end of its run"
+            self.ended.add(event.run)
+        if event.run in state.runs:
+            self._branch(state.runs[event.run])
+
+    def _of_an_experiment(self, run: str, data: Any, position: int) -> None:
+        at = (run, data.experiment)
+        assert at not in self.over, f"{data.TYPE} of experiment {data.experiment}, which is over"
+        match data:
+            case e.ProposalRequested():
+                self._is_known_or_next(at)
+                self._open("proposal", at, data)
+            case e.ProposalReceived():
+                self._close("proposal", at)
+            case e.ProposalFailed(failure=failure):
+                if failure not in ("edit_does_not_apply", "not_python"):  # those come from its preparation
+                    self._close("proposal", at)
+            case e.ExperimentPrepared(attempt=attempt):
+                self._is_known_or_next(at)
+                assert attempt == self.attempts[at] + 1
+                self.attempts[at] = attempt
+                self.scored_at.pop(at, None)
+            case e.ExperimentCommitted(attempt=attempt, commit=commit):
+                assert attempt == self.attempts[at]
+            case e.TrainingRequested():
+                self._open("training", at, data)
+                slots = [x.slot for (kind, *_), x in self.open.items() if kind == "training"]
+                assert len(slots) == len(set(slots)) <= self.slots, f"slots {slots} of {self.slots}"
+                assert data.slot in range(self.slots)
+            case e.TrainingFinished(nonce=nonce):
+                assert self._close("training", at).nonce == nonce
+            case e.ScoringRequested():
+                self._open("scoring", at, data)
+            case e.ScoringFinished(outcome=outcome):
+                self._close("scoring", at)
+                if outcome == "scored":
+                    self.scored_at[at] = position
+            case e.GuardRequested():
+                self._open("guard", at, data)
+            case e.GuardFinished():
+                self._close("guard", at)
+            case e.ExperimentDecided() | e.ExperimentAbandoned():
+                self._ends(at, data)
+
+    def _ends(self, at: tuple[str, int], data: e.ExperimentDecided | e.ExperimentAbandoned) -> None:
+        self.over.add(at)
+        left = [kind for kind, *rest in self.open if tuple(rest) == at]
+        assert not left, f"experiment {at[1]} ends with an open {left}"
+        scored_at = self.scored_at.pop(at, None)
+        if isinstance(data, e.ExperimentAbandoned):
+            return
+        assert at[0] not in self.pending, "a verdict between a keep and the move of its branch"
+        if scored_at is not None:
+            waiting = [position for (run, _), position in self.scored_at.items() if run == at[0]]
+            assert scored_at < min(waiting, default=position_after(scored_at)), "a verdict out of turn"
+        if data.verdict == "keep" and data.experiment > 0:
+            self.pending[at[0]] = data.experiment
+
+    def _is_known_or_next(self, at: tuple[str, int]) -> None:
+        if at not in self.attempts:
+            numbers = [n for run, n in self.attempts if run == at[0]]
+            assert at[1] == max(numbers, default=-1) + 1, f"number {at[1]} after {sorted(numbers)}"
+            self.attempts[at] = -1
+
+    def _open(self, kind: str, at: tuple[str, int], data: Any) -> None:
+        assert (kind, *at) not in self.open, f"a second {kind} of experiment {at[1]} while one is open"
+        self.open[kind, *at] = data
+
+    def _close(self, kind: str, at: tuple[str, int]) -> Any:
+        assert (kind, *at) in self.open, f"an outcome of a {kind} that is not open, experiment {at[1]}"
+        return self.open.pop((kind, *at))
+
+    def _branch(self, run: Run) -> None:
+        """The branch is the chain of its keeps, in the state and in results.tsv."""
+        if not run.keeps:
+            return
+        assert run.tip == run.keeps[-1].commit
+        for child, parent in zip(run.keeps[1:], run.keeps, strict=False):
+            assert self.parents[child.commit] == parent.commit
+        if run.pending_keep is not None:
+            assert self.parents[run.pending_keep.commit] == run.tip
+        on_branch = [*run.keeps, *([run.pending_keep] if run.pending_keep is not None else [])]
+        rows = [row.experiment for row in self.results.rows(run.tag) if row.status == "keep"]
+        assert rows == [keep.experiment for keep in on_branch]
+
+
+def position_after(position: int) -> int:
+    return position + 1
+
+
+class Night:
+    """One random night in a world of its own."""
+
+    def __init__(self, seed: int, new_world: Callable[..., Any], new_dice: Callable[..., Any]) -> None:
+        self.rng = rng = Random(seed)
+        self.guarded = rng.random() < 0.5
+        self.world = new_world(
+            new_dice(seed=seed, usd=rng.choice((0.0, 0.0, 0.5)), baseline_works=rng.random() < 0.9),
+            limits=e.Limits(
+                experiments=rng.choice((None, 3, 6, 12)),
+                until=rng.choice((None, None, "2026-11-01T03:00:00.000000Z")),
+                usd=rng.choice((None, None, 6.0)),
+            ),
+            slots=rng.randint(1, 4),
+            repair_attempts=rng.randint(0, 2),
+            asks_max=rng.randint(1, 3),
+            failures_max=rng.randint(2, 9),
+            rebases_max=rng.randint(0, 3),
+            guard=Guard(("pytest",), 60) if self.guarded else None,
+        )
+        self.watch = Watch(self.world.policy.slots)
+        self.watch.parents = self.world.parents
+        self.world.on_event = self.watch
+        self.meddled = False
+
+    def play(self) -> None:
+        for _ in range(self.rng.randint(20, 250)):
+            self._something()
+        self._morning()
+        self._check_end()
+
+    def _something(self) -> None:
+        world, roll = self.world, self.rng.random()
+        if roll < 0.45 or not world.running:
+            self._turn()
+        elif roll < 0.85:
+            key = self.rng.choice(sorted(world.running, key=str))
+            world.finish(key, linger=self.rng.random() < 0.2, fault=self.rng.random() < 0.01)
+        elif roll < 0.90:
+            world.reap()
+        elif roll < 0.97:
+            self._person()
+        else:
+            world.crash(leave=self.rng.random() < 0.5)
+        world.minute += self.rng.randint(0, 1)
+
+    def _turn(self) -> list[c.Command]:
+        """Turn, and look at what was ordered: nothing for a paused run, no proposal or attempt beyond the limit."""
+        world = self.world
+        run = world.state.active
+        is_held = run is not None and run.status == "paused" and not run.resume_at and run.stop is None
+        used = _used(run, world) if run is not None else 0
+        limit = run.limits.experiments if run is not None else None
+        commands: list[c.Command] = world.turn()
+        if is_held:
+            assert not [x for x in commands if not isinstance(x, c.MoveBranch)], f"a paused run works: {commands}"
+        if limit is not None:
+            new = sum(isinstance(x, c.Prepare) and x.step == "first" and x.experiment > 0 for x in commands)
+            assert not new or used + new <= limit, f"{used} + {new} experiments, the limit is {limit}"
+        if not commands and not world.running and not world.lingering and world.state.active is not None:
+            assert world.state.active.status == "paused", "nothing is at work and nothing is ordered"
+        return commands
+
+    def _person(self) -> None:
+        world, rng = self.world, self.rng
+        state, run = world.state, world.state.newest
+        numbers = range(run.next_number) if run is not None else range(1)
+        n = rng.choice(numbers) if numbers else 0
+        tag = run.tag if run is not None else None
+        asked = rng.choice(
+            (
+                lambda: ask.pause(state, None, rng.choice(("after_experiment", "now"))),
+                lambda: ask.resume(state, None),
+                lambda: ask.resume(state, None),
+                lambda: ask.stop(state, tag, rng.choice(("after_experiment", "now"))) if rng.random() < 0.2 else None,
+                lambda: ask.veto(state, tag, n),
+                lambda: ask.veto(state, tag, n),
+                lambda: ask.again(state, None, n),
+                lambda: ask.again(state, None, n),
+                lambda: ask.budget(state, None, "experiments", rng.choice((None, 2, 5, 9, 15))),
+                lambda: ask.budget(state, None, "usd", rng.choice((None, 3.0, 20.0))),
+                lambda: ask.edit_program(state, state.program_hash, f"# look at {rng.random()}"),
+                lambda: ask.reject(state, None, n),
+                lambda: ask.reject(state, None, n),
+                lambda: ask.approve(state, None, n),
+                lambda: ask.start(state, f"night{len(state.runs)}", "UTC", limits=e.Limits(experiments=2)),
+                lambda: ask.withdraw(state, rng.choice(sorted(state.runs))),
+                self._meddle,
+            )
+        )()
+        if isinstance(asked, ask.Accepted):
+            world.ask(asked)
+
+    def _meddle(self) -> None:
+        """Someone moves the branch of the active run by hand."""
+        run = self.world.state.active
+        if run is not None and not self.meddled and self.rng.random() < 0.3:
+            self.world.branches[run.tag] = "someone else's"
+            self.meddled = True
+
+    def _morning(self) -> None:
+        """Everyone lets it be: faults are mended, what is paused is resumed, and every run ends by itself."""
+        world = self.world
+        for tag, run in world.state.runs.items():
+            if world.branches.get(tag) == "someone else's":
+                world.branches[tag] = run.tip
+        for _ in range(TURNS_MAX):
+            run = world.state.active
+            if run is not None and run.status == "paused" and not run.resume_at and run.stop is None:
+                world.ask(ask.resume(world.state, None))
+            if run is not None and run.limits.experiments is None:
+                world.ask(ask.budget(world.state, None, "experiments", run.verdicts + 2))
+            if any(not isinstance(command, c.Cancel) for command in self._turn()):
+                continue
+            world.reap()
+            if world.running:
+                world.finish(self.rng.choice(sorted(world.running, key=str)))
+            elif not self._turn():
+                return
+        raise AssertionError(f"runs are still going on after {TURNS_MAX} turns: {_statuses(world.state)}")
+
+    def _check_end(self) -> None:
+        world = self.world
+        assert world.state.active is None
+        assert not world.state.queue
+        for tag, run in world.state.runs.items():
+            assert run.is_over, _statuses(world.state)
+            assert not run.experiments
+            if run.keeps and not self.meddled:
+                assert world.branches[tag] == run.tip
+                assert not [n for n in run.vetoes if run.keep_of(n) is not None], "a veto was not served"
+        assert vars(State.of(world.log.stream())) == vars(world.state)
+
+
+def _used(run: Run, world: Any) -> int:
+    """Verdicts and experiments that may still become one, counted when a turn begins."""
+    being_prepared = {key[2] for key in world.running if key[0] == "prepare"}
+    in_hand = [x for x in run.experiments.values() if x.number > 0 and (x.in_hand or x.number in being_prepared)]
+    return run.verdicts + len(in_hand)
+
+
+def _statuses(state: State) -> dict[str, str]:
+    return {tag: run.status for tag, run in state.runs.items()}
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_every_night_ends_and_nothing_is_done_twice(block: int, new_world: Any, new_dice: Any) -> None:
+    for seed in range(block, NIGHTS, BLOCKS):
+        night = Night(seed, new_world, new_dice)
+        try:
+            night.play()
+        except BaseException as error:
+            error.add_note(f"night {seed}, at position {night.world.state.position}")
+            raise

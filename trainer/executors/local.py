@@ -1,0 +1,48 @@
+"""Trainings as processes of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from trainer.errors import NoFreeSlot
+from trainer.process import Running, start_training
+from trainer.spec import Result, TrainingSpec
+
+CUDA = "cuda:"
+
+
+class LocalExecutor:
+    """
+    One slot for each device, one training at a time on each.
+
+    A training on `cuda:N` sees that device alone. Any other name is a label: the program itself chooses.
+
+    Args:
+        devices: Names such as `cpu`, `cuda:0`; at least one.
+        environ: The environment of which the allowed part is passed on, that of this process by default.
+    """
+
+    def __init__(self, devices: Sequence[str] = ("cpu",), *, environ: Mapping[str, str] | None = None) -> None:
+        self._devices = tuple(devices)
+        self._environ = environ
+        self._taken: set[int] = set()
+
+    def capacity(self) -> int:
+        return len(self._devices)
+
+    def device(self, slot: int) -> str:
+        if not 0 <= slot < len(self._devices):
+            raise NoFreeSlot(slot, f"does not exist, there are {len(self._devices)}, numbered from 0")
+        return self._devices[slot]
+
+    async def start(self, spec: TrainingSpec, slot: int) -> Running[Result]:
+        device = self.device(slot)
+        if slot in self._taken:
+            raise NoFreeSlot(slot, f"({device}) has a training already; wait for its end")
+        if device.startswith(CUDA):
+            spec = replace(spec, env={**spec.env, "CUDA_VISIBLE_DEVICES": device.removeprefix(CUDA)})
+        training = start_training(spec, device=device, environ=self._environ)
+        self._taken.add(slot)
+        training.when_done(lambda: self._taken.discard(slot))
+        return training

@@ -1,0 +1,399 @@
+"""Start a command, watch it, kill it with everything that came of it. The only place that starts processes.
+
+Guaranteed: when `wait` returns, or `stop`, no process of the tree is left that can be found (see `marks` for the
+one kind that cannot), the pipe is closed, and of a training the result is on the disk. The direct child dies with
+the loop (Linux), the others are found by their mark when the next loop starts. Output of any size, in any bytes,
+takes a constant amount of memory.
+
+Not guaranteed: that the code cannot read what this user can read, or use the network. That takes a sandbox, which
+would wrap the `Launch` before it is started here.
+
+Start on the event loop's thread: the kernel sends the parent-death signal when the starting *thread* ends, so a
+child started in a pool would be killed with the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import psutil
+
+from trainer import marks
+from trainer.errors import CannotStart, WouldNotDie
+from trainer.files import LOG_NAME, KeptLog, claim_of_file, fresh_outdir, remove_score_file, write_result
+from trainer.outcome import classify
+from trainer.spec import CommandResult, CommandSpec, Cut, Launch, Result, TrainingSpec, launch_of
+from trainer.summary import MetricStream, Progress, Summary, clean_tail
+
+CHUNK = 2**16
+"""Bytes, as many as a pipe holds."""
+
+DRAIN_CHUNKS = 64
+"""A pipe can hold no more after its writers are dead; one that escaped and goes on printing is not listened to."""
+
+FIRST_SAMPLE_S = 0.01
+SAMPLE_EVERY_S = 0.25
+SAMPLE_SHARE_MAX = 0.02
+"""Looking at the tree may take this share of a core; on a host with many processes it is looked at less often."""
+
+CLASSIFIED_TAIL = 2**16
+"""Bytes of the end in which the last traceback is looked for; one through many frames has some 10 kB."""
+
+TAIL_MAX = 4_000
+MIB = 2**20
+PR_SET_PDEATHSIG = 1
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+def start_training(
+    spec: TrainingSpec, *, device: str = "cpu", environ: Mapping[str, str] | None = None
+) -> Running[Result]:
+    """
+    Start a training. Call it on the thread of the running event loop.
+
+    Args:
+        device: Name of the device it was given; only kept, `spec.env` tells the child.
+        environ: The environment of which the allowed part is passed on, ours by default.
+
+    Raises:
+        CannotStart: If the command, its folder, the output folder or the score file is not usable.
+    """
+    if spec.scoring.file is not None and spec.scoring.kind == "json":
+        remove_score_file(spec, spec.scoring.file)
+    fresh_outdir(spec, spec.outdir)
+    stream = MetricStream(spec.scoring.name if spec.scoring.kind == "stdout" else None)
+    child = Child(spec, stream, spec.outdir / LOG_NAME, environ)
+    return Running(child, lambda ended: _result(spec, ended, stream.finish()), device)
+
+
+def start_command(spec: CommandSpec, *, environ: Mapping[str, str] | None = None) -> Running[CommandResult]:
+    """Start a command that is not scored, such as a guard. Only the end of its output is kept. As `start_training`."""
+    return Running(Child(spec, MetricStream(None), None, environ), _command_result, "cpu")
+
+
+async def run_command(spec: CommandSpec, *, environ: Mapping[str, str] | None = None) -> CommandResult:
+    """Run a command to its end. Cancelling this kills its whole tree first. Raises `CannotStart`."""
+    running = start_command(spec, environ=environ)
+    try:
+        return await running.wait()
+    finally:
+        await running.stop()
+
+
+def find_program(spec: CommandSpec, *, environ: Mapping[str, str] | None = None) -> str:
+    """
+    Find the program that *spec* would start, and return its path.
+
+    Raises:
+        CannotStart: If the work folder or the program is missing, or the program cannot be executed.
+    """
+    launch = _launch(spec, environ)
+    word = launch.argv[0]
+    if not launch.cwd.is_dir():
+        raise CannotStart(spec.command, f"its work folder {launch.cwd} is missing")
+    if "/" in word:
+        word = str(launch.cwd / word)
+    found = shutil.which(word, path=launch.env.get("PATH", os.defpath))
+    if found is None:
+        raise CannotStart(
+            spec.command, "no such program can be executed; install it, or give its path in `command` (nightshift.toml)"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The bare facts of how a child ended; *tail* is raw."""
+
+    cut: Cut
+    exit_code: int | None
+    seconds: float
+    peak_resident_mb: float | None
+    tail: bytes
+    survivors: tuple[int, ...]
+
+
+class Running(Generic[R_co]):
+    """A command that was started; `wait` gives what *finish* made of its end. A `Training` of `executors.base`."""
+
+    def __init__(self, child: Child, finish: Callable[[Ended], R_co], device: str) -> None:
+        self.pid = child.pid
+        self.pid_started = child.pid_started
+        self.device = device
+        self._child = child
+        self._finish = finish
+        self._task = asyncio.create_task(self._run(), name=f"child {child.pid}")
+
+    def progress(self) -> Progress | None:
+        return self._child.progress()
+
+    async def wait(self) -> R_co:
+        return await asyncio.shield(self._task)
+
+    async def stop(self) -> None:
+        self._child.cut("stopped")
+        await asyncio.wait([self._task])
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Have *call* called once nothing of it runs any more."""
+        self._task.add_done_callback(lambda _: call())
+
+    async def _run(self) -> R_co:
+        ended = await self._child.watch()
+        return await asyncio.to_thread(self._finish, ended)  # it waits for the disk
+
+
+class Child:
+    """
+    One process, what it prints and every process that comes of it.
+
+    It is collected last, after its tree is dead: until then its pid, which names its process group too, cannot
+    pass to another process.
+    """
+
+    def __init__(
+        self, spec: CommandSpec, stream: MetricStream, log: Path | None, environ: Mapping[str, str] | None
+    ) -> None:
+        self._spec = spec
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._exited = asyncio.Event()
+        self._cut: Cut = ""
+        self._peak = 0
+        find_program(spec, environ=environ)
+        self._log = KeptLog(log)
+        self._pipe, write_end = os.pipe()
+        try:
+            self._popen = _spawn(_launch(spec, environ), write_end)
+        except (OSError, subprocess.SubprocessError) as error:
+            os.close(self._pipe)
+            self._log.close()
+            raise CannotStart(spec.command, f"the system refuses it ({error})") from error
+        finally:
+            os.close(write_end)
+        self._started = self._loop.time()
+        self.pid = self._popen.pid
+        root = psutil.Process(self.pid)
+        self.pid_started = root.create_time()
+        self._tree = marks.Tree(root, spec.mark)
+        os.set_blocking(self._pipe, False)
+        self._loop.add_reader(self._pipe, self._read)
+        self._forget_exit = _on_exit(self._popen, self._exited.set)
+
+    def progress(self) -> Progress | None:
+        return self._stream.progress()
+
+    def cut(self, why: Cut) -> None:
+        """Kill it now, for a reason; the first reason stands. After its end nothing happens."""
+        if not self._exited.is_set():
+            self._cut = self._cut or why
+            self._kill_group()
+
+    async def watch(self) -> Ended:
+        """Watch it to its end, or its time limit, and leave nothing of it behind. Once, in one task."""
+        sampler = asyncio.create_task(self._sample())
+        try:
+            try:
+                async with asyncio.timeout_at(self._started + self._spec.timeout_s):
+                    await self._exited.wait()
+            except TimeoutError:
+                self.cut("timeout")
+            seconds = self._loop.time() - self._started
+        finally:
+            sampler.cancel()
+            survivors = await self._bury()
+            self._log.close()
+        return Ended(
+            self._cut,
+            self._popen.returncode,
+            seconds,
+            self._peak / MIB if self._peak else None,
+            self._log.end(CLASSIFIED_TAIL),
+            survivors,
+        )
+
+    async def _sample(self) -> None:
+        pause = FIRST_SAMPLE_S
+        while True:
+            began = self._loop.time()
+            self._peak = max(self._peak, self._tree.resident_bytes())
+            await asyncio.sleep(max(pause, (self._loop.time() - began) / SAMPLE_SHARE_MAX))
+            pause = min(2 * pause, SAMPLE_EVERY_S)
+
+    async def _bury(self) -> tuple[int, ...]:
+        """Kill what is left until nothing is, then take the rest of the output and collect the child."""
+        patience_ends = self._loop.time() + marks.PATIENCE_S
+        self._kill_group()
+        while (left := self._tree.living()) or not self._exited.is_set():
+            if self._loop.time() > patience_ends:
+                break
+            marks.kill(left)
+            self._kill_group()
+            await asyncio.sleep(marks.LOOK_AGAIN_S)
+        self._forget_exit()
+        for _ in range(DRAIN_CHUNKS):
+            if self._pipe < 0 or not self._read():
+                break
+        self._close_pipe()
+        self._popen.poll()
+        survivors = [process.pid for process in left]
+        return tuple(survivors if self._exited.is_set() else [self.pid, *survivors])
+
+    def _kill_group(self) -> None:
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _read(self) -> bool:
+        """Take what is in the pipe; tell whether there was anything."""
+        try:
+            chunk = os.read(self._pipe, CHUNK)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._close_pipe()
+            return False
+        self._log.write(chunk)
+        self._stream.feed(chunk)
+        return True
+
+    def _close_pipe(self) -> None:
+        if self._pipe >= 0:
+            self._loop.remove_reader(self._pipe)
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def _launch(spec: CommandSpec, environ: Mapping[str, str] | None) -> Launch:
+    return launch_of(spec, environ=os.environ if environ is None else environ, python=sys.executable)
+
+
+def _spawn(launch: Launch, output: int) -> subprocess.Popen[bytes]:
+    """Start it in a session of its own, so that the terminal's Ctrl-C does not reach it and its group is known."""
+    return subprocess.Popen(
+        launch.argv,
+        cwd=launch.cwd,
+        env=launch.env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - it takes no lock: two system calls, looked up before
+    )
+
+
+def _dies_with(parent: int) -> Callable[[], None] | None:
+    """What the child does between fork and exec so that it dies with the thread that started it. Linux only; elsewhere
+    nothing does it, and what a killed loop leaves is found by its mark."""
+    prctl = _prctl()
+    if prctl is None:
+        return None
+
+    def ask_for_the_signal() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask_for_the_signal
+
+
+@cache
+def _prctl() -> Callable[..., Any] | None:
+    """Looked up before the fork: behind it, other threads may hold locks that nobody will release."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.PyDLL(None).prctl  # PyDLL: the lock of the interpreter is not let go on the way
+    prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+    return prctl
+
+
+def _on_exit(popen: subprocess.Popen[bytes], call: Callable[[], None]) -> Callable[[], None]:
+    """
+    Have *call* called on the event loop when the process has ended, without collecting it where the system can.
+
+    Returns:
+        A function that ends the watch; call it once.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(popen.pid)
+    except (AttributeError, OSError):  # not Linux, or one before 5.3
+        return _on_exit_in_thread(popen, call)
+
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        call()
+
+    def forget() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+    loop.add_reader(descriptor, ended)
+    return forget
+
+
+def _on_exit_in_thread(popen: subprocess.Popen[bytes], call: Callable[[], None]) -> Callable[[], None]:
+    """The same where a thread must wait, which collects the child at once."""
+    waiting = asyncio.ensure_future(asyncio.to_thread(popen.wait))
+    waiting.add_done_callback(lambda _: call())
+    return lambda: None
+
+
+def _result(spec: TrainingSpec, ended: Ended, summary: Summary) -> Result:
+    """Judge the end of a training, write the result down and return it. Raises `OutputUnwritable`, `WouldNotDie`."""
+    claim = claim_of_file(spec.workdir, spec.scoring) if spec.scoring.kind == "json" else summary.claim
+    text = clean_tail(ended.tail, CLASSIFIED_TAIL)
+    ending = classify(
+        spec.scoring,
+        cut=ended.cut,
+        timeout_s=spec.timeout_s,
+        exit_code=ended.exit_code,
+        claim=claim,
+        tail=text,
+    )
+    result = Result(
+        outcome=ending.outcome,
+        seconds=ended.seconds,
+        nonce=spec.nonce,
+        score=ending.score,
+        metrics=summary.metrics,
+        peak_memory_mb=_peak_memory_mb(summary, ended),
+        exit_code=ended.exit_code,
+        why=ending.why,
+        tail=clean_tail(ended.tail, TAIL_MAX),
+    )
+    write_result(spec.outdir, result)
+    if ended.survivors:
+        raise WouldNotDie(ended.survivors)
+    return result
+
+
+def _command_result(ended: Ended) -> CommandResult:
+    if ended.survivors:
+        raise WouldNotDie(ended.survivors)
+    return CommandResult(
+        cut=ended.cut,
+        exit_code=ended.exit_code,
+        seconds=ended.seconds,
+        tail=clean_tail(ended.tail, TAIL_MAX),
+    )
+
+
+def _peak_memory_mb(summary: Summary, ended: Ended) -> float | None:
+    claimed = summary.metrics.get("peak_vram_mb")
+    if isinstance(claimed, int | float) and claimed > 0:
+        return float(claimed)
+    return ended.peak_resident_mb
