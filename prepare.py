@@ -63,7 +63,11 @@ STDLIB_MIN_CHARACTERS = 200
 
 
 def setting(name: str, default: float, low: float) -> float:
-    """Read the number *name* from the environment. Exits with a sentence if it is no finite number >= *low*."""
+    """
+    Read *name* from the environment as a number of the type of *default*.
+
+    Exits with a sentence if it is no finite number of at least *low*.
+    """
     text = os.environ.get(name, "")
     if not text:
         return default
@@ -94,8 +98,13 @@ class Document:
     @property
     def part(self) -> str:
         """The part it belongs to, by its name alone: 4 % select, 4 % report, 92 % train."""
-        share = int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 100
+        share = int(hashlib.sha256(name_bytes(self.name)).hexdigest(), 16) % 100
         return "select" if share < 4 else "report" if share < 8 else "train"
+
+
+def name_bytes(text: str) -> bytes:
+    """UTF-8, and the very bytes of a file name that is not."""
+    return text.encode(errors="surrogateescape")
 
 
 def corpus_folder(corpus: str) -> Path:
@@ -112,7 +121,9 @@ def corpus_folder(corpus: str) -> Path:
 
 
 def read_document(path: Path, corpus: str) -> bytes | None:
-    """The bytes of a document, or None for a file that is none: not UTF-8, empty, or too short for the library."""
+    """The bytes of a document, or None for what is none: no file, not UTF-8, empty, or too short for the library."""
+    if not path.is_file():  # a link to nowhere, or a pipe, which would make us wait for ever
+        return None
     raw = path.read_bytes()
     try:
         text = raw.decode()
@@ -149,7 +160,7 @@ def survey(folder: Path, corpus: str) -> list[Document]:
         digest = hashlib.sha256(raw).hexdigest()
         documents.setdefault(digest, Document(name, digest))
     if skipped and corpus != "stdlib":
-        say(f"{skipped} of {len(paths)} files are empty or not UTF-8 and are left out")
+        say(f"{skipped} of {len(paths)} files are empty or no UTF-8 text and are left out")
     found = list(documents.values())
     for part in PARTS:
         if not any(document.part == part for document in found):
@@ -161,6 +172,11 @@ def survey(folder: Path, corpus: str) -> list[Document]:
 
 
 # ---------------------------------------------------------------- the cache
+
+
+def chosen_corpus() -> str:
+    """NIGHTSHIFT_CORPUS, or the constant. Nightshift does not pass the variable on: a run's harness says it all."""
+    return os.environ.get("NIGHTSHIFT_CORPUS") or CORPUS
 
 
 def cache_root() -> Path:
@@ -175,8 +191,8 @@ def harness_hash() -> str:
 
 def pointer(root: Path, corpus: str) -> Path:
     """The small file that tells train.py which cache belongs to this harness and corpus, without reading the corpus."""
-    name = f"{harness_hash()}\n{corpus}\n{corpus_folder(corpus)}"
-    return root / "current" / hashlib.sha256(name.encode()).hexdigest()[:32]
+    name = name_bytes(f"{harness_hash()}\n{corpus}\n{corpus_folder(corpus)}")
+    return root / "current" / hashlib.sha256(name).hexdigest()[:32]
 
 
 def prepare(corpus: str, root: Path) -> Path:
@@ -190,7 +206,7 @@ def prepare(corpus: str, root: Path) -> Path:
     """
     documents = survey(corpus_folder(corpus), corpus)
     contents = "".join(f"{document.sha256} {document.name}\n" for document in documents)
-    key = hashlib.sha256(f"{harness_hash()}\n{contents}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(name_bytes(f"{harness_hash()}\n{contents}")).hexdigest()[:16]
     target = root / key
     (root / "current").mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as lock:
@@ -369,7 +385,7 @@ class Batches:
         Yield (inputs, targets) without end, both int64 (rows, length); targets are the inputs one token on.
 
         Rows begin anywhere and run on over BOS from one document into the next. One gather from the memory map
-        per batch: packing documents while the clock runs costs upstream's trainer 60 ms a step, this 1 ms.
+        takes 1 ms for 262,144 tokens; packing whole documents into rows takes 60 ms, while the clock runs.
         """
         import torch  # noqa: PLC0415 - costs a second, which a second call of prepare.py must not pay
 
@@ -382,7 +398,7 @@ class Batches:
             window = torch.from_numpy(self.tokens[starts[:, None] + offsets].astype(np.int64))
             if device != "cpu":
                 window = window.pin_memory().to(device, non_blocking=True)
-            yield window[:, :-1], window[:, 1:]
+            yield window[:, :-1].contiguous(), window[:, 1:].contiguous()
 
 
 def ready() -> tuple[Batches, float]:
@@ -411,7 +427,7 @@ def ready() -> tuple[Batches, float]:
 
 def current_cache() -> Path:
     """The cache of this harness and its corpus. Exits with a sentence if there is none."""
-    corpus = os.environ.get("NIGHTSHIFT_CORPUS") or CORPUS
+    corpus = chosen_corpus()
     root = cache_root()
     with contextlib.suppress(OSError, UnicodeDecodeError):
         folder = root / pointer(root, corpus).read_text()
@@ -438,17 +454,17 @@ def hand_over(
         RuntimeError: If `ready()` was not called, this is the second call, or the logits have a wrong shape.
         SystemExit: With a sentence, if the deadline was ignored, the rows are damaged, or the score is not finite.
     """
-    import torch  # noqa: PLC0415 - see Batches.stream
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()  # queued work is training time too
-    training_seconds = time.monotonic() - _session.started_at
     folder = _session.folder
     if folder is None:
         raise RuntimeError("hand_over() was called before ready(): there is nothing trained to score")
     if _session.handed_over:
         raise RuntimeError("hand_over() was called twice: a run has one score")
     _session.handed_over = True
+    import torch  # noqa: PLC0415 - see Batches.stream
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # queued work is training time too
+    training_seconds = time.monotonic() - _session.started_at
     if not MAX_STEPS and training_seconds > BUDGET_S + max(OVERRUN_MIN_S, OVERRUN_MAX * BUDGET_S):
         raise SystemExit(
             f"\nprepare.py: no score: train.py trained for {training_seconds:.1f} s of {BUDGET_S:g} s; "
@@ -559,18 +575,24 @@ def main() -> None:
             f"prepare.py: VOCAB_SIZE = {VOCAB_SIZE} must lie between 257 and 65536, MAX_SEQ_LEN = {MAX_SEQ_LEN} be at "
             f"least 1, EVAL_TOKENS = {EVAL_TOKENS} at least MAX_SEQ_LEN: correct the constants at the top of prepare.py"
         )
-    default = os.environ.get("NIGHTSHIFT_CORPUS") or CORPUS
-    corpus = default
+    default, corpus = chosen_corpus(), chosen_corpus()
     if asked.corpus:
         corpus = "stdlib" if asked.corpus == "stdlib" else str(Path(asked.corpus).expanduser().absolute())
-    folder = prepare(corpus, Path(asked.cache).expanduser().absolute() if asked.cache else cache_root())
+    root = Path(asked.cache).expanduser().absolute() if asked.cache else cache_root()
+    try:
+        folder = prepare(corpus, root)
+    except OSError as error:
+        raise SystemExit(
+            f"prepare.py: {error}: mend that, or choose other folders with --corpus and --cache"
+        ) from error
     counts = read_manifest(folder)["parts"]
     per_token = counts["train"]["bytes"] / counts["train"]["tokens"]
     sizes = ", ".join(f"{count['tokens']:,} {part}" for part, count in counts.items())
-    say(f"ready: {sizes} tokens of {per_token:.2f} bytes, in {folder}")
     if corpus != default:
-        say(f"CORPUS in prepare.py decides what a run trains on, now {default!r}; for one bare `python train.py` on")
-        say(f"the new text set NIGHTSHIFT_CORPUS={corpus}")
+        say(f"a run trains on CORPUS of prepare.py, {CORPUS!r}; a bare `python train.py` on NIGHTSHIFT_CORPUS={corpus}")
+    if root != cache_root():
+        say(f"train.py finds this cache with NIGHTSHIFT_CACHE={root}")
+    say(f"ready: {sizes} tokens of {per_token:.2f} bytes, in {folder}")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,16 @@ import gc
 import math
 import os
 import time
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prepare import MAX_SEQ_LEN, MAX_STEPS, SEED, VOCAB_SIZE, hand_over, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # ---------------------------------------------------------------- constants: plain literals, one to a line
 
@@ -316,10 +320,10 @@ def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
 
 
-def warm_up(model: nn.Module, device: str) -> None:
+def warm_up(loss_fn: Callable[..., Tensor], model: nn.Module, device: str) -> None:
     """Compile, and fill caches and pools, on random tokens: the budget is for training."""
     tokens = torch.randint(VOCAB_SIZE, (BATCH_ROWS, SEQ_LEN), device=device)
-    loss_of(model, tokens, tokens).backward()
+    loss_fn(model, tokens, tokens.clone()).backward()  # a clone: one tensor given twice would be compiled for that
     model.zero_grad(set_to_none=True)
 
 
@@ -333,13 +337,14 @@ def train() -> None:
     """Build, warm up, train until the deadline, hand over."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(SEED)
-    torch.set_float32_matmul_precision("high")
     set_threads()
     model = GPT(torch.bfloat16 if device == "cuda" else torch.float32).to(device)
-    # Compiling costs 10 s on the CPU for a third more speed, and each change of the model costs it again.
-    fast_model = torch.compile(model, fullgraph=True, dynamic=False) if device == "cuda" else model
     optimizers = make_optimizers(model)
-    warm_up(fast_model, device)
+    loss_fn = loss_of
+    if device == "cuda":  # on a CPU, compiling takes 10 s for a third more speed, again after each change of the model
+        torch.set_float32_matmul_precision("high")
+        loss_fn = torch.compile(loss_of, fullgraph=True, dynamic=False)
+    warm_up(loss_fn, model, device)
     gc.collect()
     gc.freeze()
     gc.disable()  # nothing here makes cycles, and a collection stops the GPU for up to half a second
@@ -353,7 +358,7 @@ def train() -> None:
         step_started = time.monotonic()
         loss = torch.zeros((), device=device)
         for _ in range(ACCUMULATION):
-            part = loss_of(fast_model, *next(stream)) / ACCUMULATION
+            part = loss_fn(model, *next(stream)) / ACCUMULATION
             part.backward()
             loss += part.detach()
         for optimizer in optimizers:

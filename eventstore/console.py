@@ -123,7 +123,7 @@ def open_home(ctx: click.Context) -> Home:
         return Home.find(Path.cwd())
     if not Path(option).is_dir():
         fail(f"the workspace {option} is no folder: name one that `nightshift init` made")
-    return Home.find(Path(option))
+    return Home.at(Path(option))
 
 
 def open_log(home: Home) -> Store:

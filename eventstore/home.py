@@ -48,12 +48,22 @@ class Home:
         """
         start = start.resolve()
         for folder in (start, *start.parents):
-            if (folder / SETTINGS).is_file() or (folder / STATE).is_dir():
+            if _is_workspace(folder):
                 return cls(folder)
         raise NoWorkspace(
             f"no workspace in {start} or above it ({SETTINGS} marks one): "
             "go to one, or make this folder one with `nightshift init`"
         )
+
+    @classmethod
+    def at(cls, root: Path) -> Home:
+        """The workspace that *root* itself is. Raises `NoWorkspace` if it is none, whatever lies above it."""
+        root = root.resolve()
+        if not _is_workspace(root):
+            raise NoWorkspace(
+                f"{root} is no workspace ({SETTINGS} marks one): make it one with `nightshift init {root}`"
+            )
+        return cls(root)
 
     @property
     def state(self) -> Path:
@@ -146,6 +156,10 @@ class Home:
                 if time.monotonic() >= deadline:
                     raise LoopHeld(_written_in(lock)) from error
             time.sleep(_TRY_EVERY_S)
+
+
+def _is_workspace(folder: Path) -> bool:
+    return (folder / SETTINGS).is_file() or (folder / STATE).is_dir()
 
 
 def _written_in(lock: int) -> str:

@@ -25,6 +25,7 @@ COLOURS = {"keep": "green", "discard": "bright_black", "crash": "red"}
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 RIGHT = frozenset({"#", "score", "gain", "memory_gb", "lines", "position"})
 """Columns of numbers."""
+SENTENCES = frozenset({"description", "reason", "who"})
 
 
 def number(value: float | None) -> str:
@@ -48,7 +49,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     found = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
-        found.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis")
+        # Where a terminal is too narrow, sentences are wrapped and everything else stays whole.
+        found.add_column(column, justify=justify, no_wrap=column not in SENTENCES, overflow="fold")
     for row in rows:
         found.add_row(*(Text(plain_line(cell)) if isinstance(cell, str) else cell for cell in row))
     return found
@@ -121,7 +123,7 @@ def _best(best: Best | None, metric: str) -> str:
 
 
 def _counts(run: RunView) -> str:
-    words = f"{run.verdicts} experiments: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
+    words = f"{run.verdicts} experiment{'s' * (run.verdicts != 1)}: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
     if run.usd or run.usd_unknown:
         words += f"; {run.usd:.2f} usd" + (" and more at unknown prices" if run.usd_unknown else "")
     return words

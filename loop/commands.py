@@ -126,7 +126,7 @@ class CloseTraining:
 
     @property
     def key(self) -> Key:
-        return ("train", self.tag, self.experiment)
+        return ("close", self.tag, self.experiment)  # not "train": what is cut off must end, not begin anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from eventstore import events as e
 from eventstore import requests
@@ -101,11 +101,21 @@ def _summary(home: Home, tag: str, asked: Asked, out: Console, seconds: float) -
     _what_next(home, run, out)
 
 
-def _what_next(home: Home, run: Run, out: Console) -> None:
-    where = os.path.relpath(home.root)
-    nightshift = "nightshift" if shutil.which("nightshift") else f"{os.path.relpath(sys.executable)} -m nightshift"
-    out.print("\nGo on:")
-    out.print(f"  cd {where}")
-    out.print(f"  {nightshift} experiment list              [dim]what was tried, and why it was kept or not[/]")
-    out.print(f"  git log --oneline {run.started.branch if run.started else ''}   [dim]the kept changes[/]")
-    out.print(f"  {nightshift} start night --until 08:00    [dim]ask for a whole night, then: {nightshift} loop[/]")
+def _what_next(home: Home, run: Run, console: Console) -> None:
+    here = Path.cwd()
+    where = home.root.relative_to(here) if home.root.is_relative_to(here) else home.root
+    script = Path(sys.executable).with_name("nightshift")
+    nightshift = "nightshift" if shutil.which("nightshift") or not script.exists() else str(script)
+    branch = run.started.branch if run.started is not None else ""
+    table = Table.grid(padding=(0, 2))
+    for command, what in (
+        (f"cd {where}", ""),
+        (f"{nightshift} experiment list", "what was tried, and why it was kept or not"),
+        (f"{nightshift} experiment diff 1", "the change of experiment 1"),
+        (f"git log --oneline {branch}", "the kept changes"),
+        (f"{nightshift} start night --until 08:00", "ask for a whole night; then"),
+        (f"{nightshift} loop", "serves it, in a terminal that stays open"),
+    ):
+        table.add_row(f"  {command}", f"[dim]{what}[/]")
+    console.print("\nGo on:")
+    console.print(table)

@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -30,7 +30,7 @@ from loop.errors import BranchTaken, EditRefused, GitFailed, MergeConflict, Work
 from loop.policy import Policy
 from loop.proposers.base import Ask, Proposal, ProposalError, Proposer, Tried
 from loop.workspace import Prepared, Workspace
-from trainer.errors import CannotStart, OutputUnwritable
+from trainer.errors import CannotStart, OutputUnwritable, WouldNotDie
 from trainer.executors.base import Executor, Training
 from trainer.files import read_result
 from trainer.process import run_command
@@ -167,6 +167,10 @@ class Effects:
         except (OSError, OutputUnwritable) as error:
             what = clean(f"{command.key[0]} failed: {error}", TEXT_MAX)
             noticed = e.TroubleNoticed(kind="disk", what=what, since=format_at(self.around.now()))
+            await self._pause(command, run, what, [c.Append("", noticed, None)])
+        except WouldNotDie as error:
+            what = clean(str(error), TEXT_MAX)
+            noticed = e.TroubleNoticed(kind="device", what=what, since=format_at(self.around.now()))
             await self._pause(command, run, what, [c.Append("", noticed, None)])
         except GitFailed as error:
             await self._pause(command, run, clean(str(error), TEXT_MAX), [])

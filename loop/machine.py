@@ -51,11 +51,9 @@ def next_commands(
 
 
 def _start_next(state: State, running: frozenset[c.Key]) -> Iterator[c.Command]:
-    if state.queue:
+    if state.queue and not any(key[0] == "start" for key in running):  # one at a time, though it may be withdrawn
         run = state.runs[state.queue[0]]
-        command = c.StartRun(run.tag, run.requested_at)
-        if command.key not in running:
-            yield command
+        yield c.StartRun(run.tag, run.requested_at)
 
 
 def _vetoes(state: State, running: frozenset[c.Key]) -> Iterator[c.Command]:
@@ -85,14 +83,14 @@ class _Turn:
     def commands(self) -> list[c.Command]:
         if self.run.status == "paused":
             return self._while_paused()
-        if self.run.stop == "now":
+        if self.run.stop == "now" or (self.run.stop is not None and self.run.pause == "now"):
             return self._stop_now()
         ending = ending_of(self.run, self.now, self.policy.direction)
         pausing = self.run.pause is not None or self._proposer_gave_up()
         out = [*self._cancelled(ending), *self._warnings(), *self._work(ending, pausing)]
-        if out or self._at_work():
+        if out or self._at_work() or self._branch_is_about_to_move():
             return out
-        if ending is not None:
+        if ending is not None and not self._was_cut_off():
             return self._finish(ending)
         if pausing:
             return [self._fact(e.RunPaused(why=self._pause_reason()), self.run.pause_at or None)]
@@ -106,7 +104,7 @@ class _Turn:
         cleared = [
             c.Append("", e.TroubleCleared(kind=trouble.kind, what=trouble.what), self.run.resume_at)
             for trouble in self.state.troubles.values()
-            if trouble.kind == "disk"
+            if trouble.kind in ("disk", "device")
         ]
         return [*cleared, self._fact(e.RunResumed(why="asked to go on"), self.run.resume_at)]
 
@@ -165,6 +163,10 @@ class _Turn:
             return []
         return [self._fact(e.BudgetWarned(limit="usd", share=round(self.run.usd / limit, 4)), self.run.last_at)]
 
+    def _was_cut_off(self) -> bool:
+        """Whether "pause now" cut off what is in hand: it goes on after the pause, also if the run is to end then."""
+        return self.run.pause == "now" and any(x.in_hand for x in self._undecided())
+
     def _proposer_gave_up(self) -> bool:
         return self.run.failures_in_a_row >= self.policy.failures_max
 
@@ -180,32 +182,32 @@ class _Turn:
         if self.run.pending_keep is not None and ("move", self.run.tag) not in self.running:
             out.append(self._keep_move(self.run.pending_keep))
         for experiment in self._undecided():
-            out += self._advance(experiment, ending)
+            out += self._advance(experiment, ending, pausing)
         if not any(isinstance(command, c.Append) for command in out):
             out += self._verdict(ending)
         if any(isinstance(command, c.Append) for command in out):
             return out  # the rest is decided on the state after these facts
         if self.run.pause != "now":
-            out += self._place(out, ending, pausing)
+            out += self._place(ending, pausing)
             out += self._train()
         if ending is None and not pausing and not self._branch_is_about_to_move():
             out += self._propose(out)
         return out
 
-    def _advance(self, experiment: Experiment, ending: Ending | None) -> list[c.Command]:
+    def _advance(self, experiment: Experiment, ending: Ending | None, pausing: bool) -> list[c.Command]:
         """Close what a crash left open and do the steps that need neither a slot nor a verdict."""
         stage = stage_of(experiment)
         trial = experiment.last
         if stage == "asking" and not self._runs("propose", experiment):
             return [self._lost_ask(experiment)]
-        if stage in ("idle", "waiting") and experiment.rejected is not None and not experiment.in_hand:
+        if experiment.rejected is not None and not experiment.trials and not self._is_busy(experiment):
             why = experiment.rejected or "rejected by a person"
             return [self._abandon(experiment, "rejected", why, experiment.rejected_at)]
         if stage == "idle":
-            return self._ask_again(experiment, ending)
+            return self._ask_again(experiment, may_ask=ending is None and not pausing)
         if stage == "committing" and not self._runs("commit", experiment):
             return [c.Commit(self.run.tag, experiment.number, experiment.attempt, experiment.prepared_at)]
-        if stage == "training" and trial is not None and not self._runs("train", experiment):
+        if stage == "training" and trial is not None and not self._trains(experiment):
             return [self._close_training(experiment, trial)]
         if stage == "to_train" and trial is not None and trial.lost >= self.policy.lost_max:
             why = f"its training was lost {trial.lost} times to crashes of the loop or the machine"
@@ -214,16 +216,15 @@ class _Turn:
             return self._score(experiment, trial)
         return []
 
-    def _ask_again(self, experiment: Experiment, ending: Ending | None) -> list[c.Command]:
-        failure = experiment.last_failure
+    def _ask_again(self, experiment: Experiment, *, may_ask: bool) -> list[c.Command]:
+        failure, request = experiment.last_failure, experiment.request
         if failure is not None and failure.failure == "exhausted":
             return [self._abandon(experiment, "exhausted", failure.why, experiment.last_failure_at)]
-        if failure is not None and experiment.failures >= self.policy.asks_max:
+        is_old = request is not None and request.purpose == "again"  # its answer would be the same
+        if failure is not None and experiment.failures >= (1 if is_old else self.policy.asks_max):
             why = f"no usable proposal in {experiment.failures} asks; the last: {failure.why}"
             return [self._abandon(experiment, "no_proposal", why, experiment.last_failure_at)]
-        if ending is not None or self.run.pause is not None or self._runs("propose", experiment):
-            return []
-        return [self._ask(experiment)]
+        return [self._ask(experiment)] if may_ask and not self._runs("propose", experiment) else []
 
     def _score(self, experiment: Experiment, trial: Trial) -> list[c.Command]:
         if self._runs("score", experiment):
@@ -240,20 +241,22 @@ class _Turn:
             )
         ]
 
-    def _place(self, ordered: list[c.Command], ending: Ending | None, pausing: bool) -> list[c.Command]:
-        """Prepare waiting proposals on today's tip, as many as there are free slots; repairs go first."""
+    def _place(self, ending: Ending | None, pausing: bool) -> list[c.Command]:
+        """
+        Prepare waiting proposals on today's tip: repairs on the slot they hold, new ones on free slots.
+
+        A new one overtakes fewer proposals that are still asked for than there are slots. So one slot works in the
+        order of the numbers, whatever answer comes first, and a crash of the loop changes no verdict.
+        """
+        if ending is not None or self._branch_is_about_to_move():
+            return []
         if not self.run.keeps:
-            return self._baseline()
-        free = self.policy.slots - self._slots_taken() - sum(isinstance(x, c.Prepare) for x in ordered)
+            return [] if pausing else self._baseline()
         waiting = [x for x in self._undecided() if stage_of(x) == "waiting" and not self._runs("prepare", x)]
-        out: list[c.Command] = []
-        for experiment in sorted(waiting, key=lambda x: (not x.in_hand, x.number)):
-            blocked = ending is not None or (pausing and not experiment.in_hand)
-            if free <= 0 or blocked or self._branch_is_about_to_move():
-                break
-            out.append(self._prepare(experiment))
-            free -= 1
-        return out
+        repairs = [x for x in waiting if x.in_hand]
+        asked = [x.number for x in self._undecided() if stage_of(x) in ("asking", "idle") and not x.in_hand]
+        new = [x for x in waiting if not x.in_hand and sum(n < x.number for n in asked) < self.policy.slots]
+        return [self._prepare(x) for x in repairs + new[: 0 if pausing else self._free_slots()]]
 
     def _baseline(self) -> list[c.Command]:
         started = self.run.started
@@ -287,7 +290,7 @@ class _Turn:
         free = [slot for slot in range(self.policy.slots) if slot not in taken]
         out: list[c.Command] = []
         for experiment in self._undecided():
-            if stage_of(experiment) != "to_train" or self._runs("train", experiment) or experiment.committed is None:
+            if stage_of(experiment) != "to_train" or self._trains(experiment) or experiment.committed is None:
                 continue
             trial = experiment.last
             if trial is not None and trial.lost >= self.policy.lost_max:
@@ -312,8 +315,10 @@ class _Turn:
         if self.run.limits.experiments is not None:
             undecided = sum(x.number > 0 for x in self._undecided())
             wanted = min(wanted, self.run.limits.experiments - self.run.verdicts - undecided)
-        out: list[c.Command] = []
         agains = sorted(self.run.agains.items(), key=lambda item: item[1])
+        if self.run.exhausted:
+            wanted = min(wanted, len(agains))
+        out: list[c.Command] = []
         for offset in range(max(0, wanted)):
             number = max(1, self.run.next_number) + offset
             if any(key[:1] == ("propose",) and key[2] == number for key in self.running):
@@ -339,22 +344,24 @@ class _Turn:
 
     def _verdict(self, ending: Ending | None) -> list[c.Command]:
         """The next verdict: crashes first, then scores in the order in which they came. At most one."""
-        if self._branch_is_about_to_move() or ("move", self.run.tag) in self.running:
+        if self._branch_is_about_to_move():
             return []
         for experiment in self._undecided():
-            if stage_of(experiment) == "failed" or (ending is not None and self._repair_is_moot(experiment)):
+            if stage_of(experiment) == "failed" or self._repair_is_moot(experiment, ending):
                 out = self._failed(experiment, ending)
                 if out:
                     return out
-        scored = [x for x in self._undecided() if stage_of(x) == "scored" and not self._runs("prepare", x)]
-        for experiment in sorted(scored, key=lambda x: x.last.scored_at if x.last is not None else 0):
-            out, in_hand = self._judged(experiment)
-            if out or in_hand:
-                return out
-        return []
+        scored = [x for x in self._undecided() if stage_of(x) == "scored"]
+        first = min(scored, key=lambda x: x.last.scored_at if x.last is not None else 0, default=None)
+        if first is None or self._runs("prepare", first):  # put on a newer tip, it may end in a verdict of its own
+            return []
+        return self._judged(first)
 
-    def _repair_is_moot(self, experiment: Experiment) -> bool:
-        return stage_of(experiment) == "waiting" and experiment.in_hand
+    def _repair_is_moot(self, experiment: Experiment, ending: Ending | None) -> bool:
+        """Whether a repair has come that will not be tried."""
+        if stage_of(experiment) != "waiting" or not experiment.in_hand or self._runs("prepare", experiment):
+            return False
+        return ending is not None or experiment.rejected is not None
 
     def _failed(self, experiment: Experiment, ending: Ending | None) -> list[c.Command]:
         trial = experiment.last
@@ -362,8 +369,8 @@ class _Turn:
             return []
         outcome, why = outcome_of(trial)
         if ending is None and self._may_repair(experiment, outcome):
-            pausing_now = self.run.pause == "now" or self._runs("propose", experiment)
-            return [] if pausing_now else [self._repair(experiment, trial)]
+            later = self.run.pause == "now" or self._proposer_gave_up() or self._runs("propose", experiment)
+            return [] if later else [self._repair(experiment, trial)]
         best = self.run.best
         decided = e.ExperimentDecided(
             experiment=experiment.number,
@@ -381,58 +388,58 @@ class _Turn:
         return (
             experiment.number > 0
             and outcome in REPAIRABLE
+            and experiment.rejected is None
             and experiment.repairs < self.policy.repair_attempts
             and experiment.failures < self.policy.asks_max
             and (failure is None or failure.failure not in NO_REPAIR)
         )
 
-    def _judged(self, experiment: Experiment) -> tuple[list[c.Command], bool]:
-        """Commands for a scored experiment, and whether the ones behind it must wait for it."""
-        best = self.run.best
+    def _judged(self, experiment: Experiment) -> list[c.Command]:
+        """What becomes of a scored experiment; nothing while its guard runs, so the ones behind it wait."""
+        best, candidate = self.run.best, candidate_of(experiment)
         if best is None:
-            return self._guarded_keep(experiment, d.Keep(0.0, "baseline")) if experiment.number == 0 else ([], False)
-        candidate = candidate_of(experiment)
+            return self._guarded_keep(experiment, d.Keep(0.0, "baseline"))
         if candidate is None:
-            return [], False
+            return []
         decision = self.judge(d.Best(best.experiment, best.score, best.peak_memory_mb), candidate, self.policy)
         if isinstance(decision, d.Remeasure):
-            return [self._remeasure(experiment, decision)], True
+            return [self._remeasure(experiment, decision)]
         if isinstance(decision, d.Discard):
-            return [self._decided(experiment, "discard", decision.gain, decision.reason)], True
+            return [self._decided(experiment, "discard", decision.gain, decision.reason)]
         if experiment.prepared is not None and experiment.prepared.base_commit != self.run.tip:
             return self._rebased(experiment, decision)
         return self._guarded_keep(experiment, decision)
 
-    def _rebased(self, experiment: Experiment, decision: d.Keep) -> tuple[list[c.Command], bool]:
+    def _rebased(self, experiment: Experiment, decision: d.Keep) -> list[c.Command]:
         """A better score on an old tip is put on the new one and trained again, a few times at most."""
         if experiment.rebases >= self.policy.rebases_max:
-            return [self._decided(experiment, "discard", decision.gain, "overtaken")], True
+            return [self._decided(experiment, "discard", decision.gain, "overtaken")]
         if self.run.pause == "now":
-            return [], False
+            return []
         newest = self.run.keeps[-1].experiment
         conflict = self._decided_data(experiment, "discard", decision.gain, f"conflicts with {newest}")
         trial = experiment.last
         cause = trial.scored_at if trial is not None else experiment.committed_at
         attempt = experiment.attempt + 1
-        return [c.Prepare(self.run.tag, experiment.number, attempt, "rebase", self.run.tip, cause, conflict)], True
+        return [c.Prepare(self.run.tag, experiment.number, attempt, "rebase", self.run.tip, cause, conflict)]
 
-    def _guarded_keep(self, experiment: Experiment, decision: d.Keep) -> tuple[list[c.Command], bool]:
+    def _guarded_keep(self, experiment: Experiment, decision: d.Keep) -> list[c.Command]:
         guard = experiment.guard
         if self.policy.guard is None:
-            return [self._decided(experiment, "keep", decision.gain, decision.reason)], True
+            return [self._decided(experiment, "keep", decision.gain, decision.reason)]
         if guard is None:
             if self._runs("guard", experiment) or experiment.committed is None or self.run.pause == "now":
-                return [], True
+                return []
             trial = experiment.last
             cause = experiment.guard_at or (trial.scored_at if trial is not None else experiment.committed_at)
             commit = experiment.committed.commit
             request = experiment.guard_at or None
-            return [c.RunGuard(self.run.tag, experiment.number, experiment.attempt, commit, cause, request)], True
+            return [c.RunGuard(self.run.tag, experiment.number, experiment.attempt, commit, cause, request)]
         if guard.result == "passed":
-            return [self._decided(experiment, "keep", decision.gain, decision.reason)], True
+            return [self._decided(experiment, "keep", decision.gain, decision.reason)]
         why = "guard timed out" if guard.result == "timeout" else f"guard failed with exit code {guard.exit_code}"
         verdict: e.Verdict = "crash" if experiment.number == 0 else "discard"
-        return [self._decided(experiment, verdict, decision.gain, why)], True
+        return [self._decided(experiment, verdict, decision.gain, why)]
 
     def _decided(self, experiment: Experiment, verdict: e.Verdict, gain: float, reason: str) -> c.Append:
         trial = experiment.last
@@ -476,19 +483,29 @@ class _Turn:
     def _runs(self, what: str, experiment: Experiment) -> bool:
         return (what, self.run.tag, experiment.number) in self.running
 
+    def _trains(self, experiment: Experiment) -> bool:
+        return self._runs("train", experiment) or self._runs("close", experiment)
+
+    def _is_busy(self, experiment: Experiment) -> bool:
+        """Whether an effect of it is in flight, which will still write an event about it."""
+        return any(key[2:] == (experiment.number,) for key in self._at_work())
+
     def _branch_is_about_to_move(self) -> bool:
         vetoed = any(keep.experiment in self.run.vetoes for keep in self.run.keeps[1:])
         return self.run.pending_keep is not None or vetoed
 
-    def _slots_taken(self) -> int:
+    def _free_slots(self) -> int:
         """
-        Experiments that hold a slot: from their preparation until their verdict.
+        Slots for new experiments, within the limit of experiments.
 
-        Scoring and verdict are short beside a training, and until they are known nobody knows the tip that the
-        next edit belongs on: one prepared before would be overtaken by every keep.
+        An experiment holds its slot from its preparation until its verdict. Scoring and verdict are short beside a
+        training, and until they are known nobody knows the tip that the next edit belongs on: one prepared before
+        would be overtaken by every keep.
         """
-        holding = ("committing", "to_train", "training", "to_score", "scored")
-        return sum(stage_of(x) in holding or self._runs("prepare", x) for x in self._undecided())
+        in_hand = sum(x.in_hand or self._runs("prepare", x) for x in self._undecided())
+        limit = self.run.limits.experiments
+        most = self.policy.slots if limit is None else min(self.policy.slots, limit - self.run.verdicts)
+        return max(0, most - in_hand)
 
     def _newest_step(self) -> int:
         steps = [x.prepared_at for x in self._undecided() if x.in_hand]

@@ -52,13 +52,14 @@ def stage_of(experiment: Experiment) -> Stage:
         return "failed"
     if trial.scored is None:
         return "to_score"
-    return "scored" if trial.scored.outcome == "scored" else "failed"
+    return "scored" if trial.scored.score is not None else "failed"
 
 
 def outcome_of(trial: Trial) -> tuple[e.Outcome, str]:
     """Why a trial has no score: its outcome and the sentence that goes with it."""
-    if trial.scored is not None and trial.scored.outcome != "scored":
-        return trial.scored.outcome, trial.scored.why
+    scored = trial.scored
+    if scored is not None:
+        return "no_metric" if scored.outcome == "scored" else scored.outcome, scored.why
     if trial.finished is None:
         return "lost", "it never finished"
     return trial.finished.outcome, trial.finished.why
@@ -81,7 +82,7 @@ def ending_of(run: Run, now: str, direction: str) -> Ending | None:
         return Ending("until", f"its time was up at {limits.until}", last)
     if limits.usd is not None and run.usd >= limits.usd:
         return Ending("usd", f"${run.usd:.2f} of ${limits.usd:.2f} are spent", last)
-    if run.exhausted:
+    if run.exhausted and not run.experiments and not run.agains:
         return Ending("exhausted", f"the proposer has nothing more to propose ({run.exhausted})", last)
     return None
 

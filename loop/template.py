@@ -58,4 +58,5 @@ def workspace_files(profile: str) -> dict[str, str]:
         source = Path(__file__).parents[1]
     texts = {name: (source / name).read_text(encoding="utf-8") for name in FILES}
     sets = [SetConstants(path, values) for path, values in chosen.constants.items() if values]
-    return {**texts, **edits.apply(sets, texts, editable=FILES), SETTINGS: chosen.settings}
+    changed = edits.apply(sets, texts, editable=FILES) if sets else {}
+    return {**texts, **changed, SETTINGS: chosen.settings}

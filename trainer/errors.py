@@ -40,7 +40,7 @@ class NoFreeSlot(TrainerError):
 
 
 class OutputUnwritable(TrainerError):
-    """The log or the result could not be written, most often because the disk is full. The tree is dead."""
+    """The log or the result could not be written, most often because the disk is full. Nothing of it runs."""
 
     def __init__(self, path: str, why: str) -> None:
         self.path = path

@@ -38,6 +38,9 @@ class KeptLog:
 
     Args:
         path: The file, or None to keep nothing but the end in memory.
+
+    Raises:
+        OutputUnwritable: If the file cannot be made.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -47,7 +50,10 @@ class KeptLog:
         self._total = 0
         self._recent = bytearray()
         if path is not None:
-            self._file = path.open("wb", buffering=0)
+            try:
+                self._file = path.open("wb", buffering=0)
+            except OSError as error:
+                raise OutputUnwritable(str(path), _reason(error)) from error
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes of the output."""

@@ -70,6 +70,7 @@ def start_training(
 
     Raises:
         CannotStart: If the command, its folder, the output folder or the score file is not usable.
+        OutputUnwritable: If the log cannot be made.
     """
     if spec.scoring.file is not None and spec.scoring.kind == "json":
         remove_score_file(spec, spec.scoring.file)

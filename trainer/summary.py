@@ -112,8 +112,8 @@ class MetricStream:
         if not newline:
             return
         self._end_segment()
-        lines, _, tail = rest.rpartition(b"\n")
-        if lines:
+        lines, newline, tail = rest.rpartition(b"\n")
+        if newline:
             self._take_lines(lines)
         self._extend(tail)
 

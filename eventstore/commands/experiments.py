@@ -164,7 +164,7 @@ def log_command(
     story, _ = _story(home, run, number)
     kept = _log_files(home.run_dir(run.tag, number, 0, 0).parent, attempt, trial)
     if kept:
-        found = as_on_terminal(kept[-1].read_text(encoding="utf-8", errors="replace"))
+        found = as_on_terminal(kept[-1].read_bytes().decode("utf-8", "replace"))
     else:
         found = as_on_terminal(_tail(story, attempt, trial))
         click.echo("The log file is not there; this is the end of it that the event log keeps.", err=True)

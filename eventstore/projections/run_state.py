@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+import msgspec
+
 from eventstore import events as e
 from eventstore.envelope import Event
 
@@ -123,7 +125,7 @@ class Done:
 
 @dataclass(slots=True)
 class Run:
-    """One run, from its request on."""
+    """One run, from its request on. *changed* names the limits that a person changed while it was queued."""
 
     tag: str
     request: e.RunRequested
@@ -138,6 +140,7 @@ class Run:
     finished: e.RunFinished | None = None
     finished_time: str = ""
     limits: e.Limits = field(default_factory=e.Limits)
+    changed: set[str] = field(default_factory=set)
     pause: e.StopMode | None = None
     pause_at: int = 0
     resume_at: int = 0
@@ -308,9 +311,11 @@ def _run_refused(state: State, run: Run, data: e.RunRefused, _event: Event) -> N
 
 
 def _run_started(state: State, run: Run, data: e.RunStarted, event: Event) -> None:
+    if run.status == "withdrawn":  # too late: its branch was being taken
+        run.stop, run.stop_at = "now", event.position
     run.status = "active"
     run.started, run.started_at, run.started_time = data, event.position, event.at
-    run.limits = data.limits
+    run.limits = msgspec.structs.replace(data.limits, **{name: getattr(run.limits, name) for name in run.changed})
     run.tip = data.base_commit
     state.current = run.tag
     _leave_queue(state, run)
@@ -322,7 +327,8 @@ def _pause_requested(_state: State, run: Run, data: e.RunPauseRequested, event: 
 
 def _resume_requested(_state: State, run: Run, _data: Any, event: Event) -> None:
     run.pause = None
-    run.resume_at = event.position
+    if run.status == "paused":
+        run.resume_at = event.position
 
 
 def _stop_requested(_state: State, run: Run, data: e.RunStopRequested, event: Event) -> None:
@@ -348,6 +354,7 @@ def _run_finished(state: State, run: Run, data: e.RunFinished, event: Event) -> 
     run.finished, run.finished_time = data, event.at
     run.experiments.clear()
     run.agains.clear()
+    run.pending_keep = None  # someone else holds the branch, so this keep never came onto it
     if state.current == run.tag:
         state.current = None
 
@@ -356,6 +363,8 @@ def _budget_changed(_state: State, run: Run, data: e.BudgetChanged, _event: Even
     limits = {"experiments": run.limits.experiments, "until": run.limits.until, "usd": run.limits.usd}
     run.limits = e.Limits(**{**limits, data.limit: data.new})  # type: ignore[arg-type]
     run.warned.discard(data.limit)
+    if run.started is None:
+        run.changed.add(data.limit)
 
 
 def _budget_warned(_state: State, run: Run, data: e.BudgetWarned, _event: Event) -> None:
@@ -387,19 +396,21 @@ def _proposal_received(_state: State, run: Run, data: e.ProposalReceived, event:
     experiment.asks += 1
     experiment.proposal, experiment.proposal_at = data, event.position
     experiment.proposal_waits = True
+    experiment.approved = False
     experiment.last_failure = None
     experiment.description = data.description
 
 
 def _proposal_failed(_state: State, run: Run, data: e.ProposalFailed, event: Event) -> None:
     _spend(run, data.usd)
-    if data.failure == "exhausted":
-        run.exhausted = data.why
-    elif data.failure not in UNCOUNTED_FAILURES:
-        run.failures_in_a_row += 1
     experiment = run.experiments.get(data.experiment)
     if experiment is None:
         return
+    purpose = experiment.request.purpose if experiment.request is not None else "new"
+    if data.failure == "exhausted" and purpose == "new":
+        run.exhausted = data.why
+    elif data.failure not in UNCOUNTED_FAILURES and purpose != "again":  # an old edit is not the proposer's
+        run.failures_in_a_row += 1
     experiment.ask_at = 0
     experiment.proposal_waits = False
     experiment.last_failure, experiment.last_failure_at = data, event.position

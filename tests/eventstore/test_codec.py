@@ -229,9 +229,7 @@ def test_fields_that_may_be_missing_are_missing_and_never_null() -> None:
 
 
 def test_a_loop_started_row_reads_back_its_floats() -> None:
-    data = LoopStarted(
-        host="h", boot_id="b", pid=1, pid_started=1763712000.123457, nightshift="0.1.0", sandbox="none"
-    )
+    data = LoopStarted(host="h", boot_id="b", pid=1, pid_started=1763712000.123457, nightshift="0.1.0", sandbox="none")
     assert decode(data.TYPE, 1, encode(data)) == data
 
 

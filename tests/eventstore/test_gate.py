@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eventstore.errors import SqliteUnsafe
-from eventstore.schema import check_version
 from sqlite_utils.utils import sqlite3
 
+from eventstore.errors import SqliteUnsafe
+from eventstore.schema import check_version
 
-@pytest.mark.parametrize(
-    "version", [(3, 44, 6), (3, 44, 9), (3, 50, 7), (3, 51, 3), (3, 53, 0), (3, 53, 4), (4, 0, 0)]
-)
+
+@pytest.mark.parametrize("version", [(3, 44, 6), (3, 44, 9), (3, 50, 7), (3, 51, 3), (3, 53, 0), (3, 53, 4), (4, 0, 0)])
 def test_a_fixed_sqlite_is_taken(version: tuple[int, int, int]) -> None:
     check_version(version)
 

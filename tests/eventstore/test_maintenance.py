@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils.utils import sqlite3
+
 from eventstore.codec import row_hash
 from eventstore.envelope import GENESIS, Head, NewEvent
 from eventstore.errors import BackupRefused, LogCorrupt, LogTooNew, NotALog
 from eventstore.maintenance import backup, export, verify
 from eventstore.store import Store
-from sqlite_utils.utils import sqlite3
 
 MakeEvent = Callable[..., NewEvent]
 Plain = Callable[[Path], sqlite3.Connection]
@@ -128,8 +128,8 @@ def test_two_rows_swapped_are_found_at_the_first(
 def test_an_added_row_is_found(filled: Path, tamper: Callable[..., None]) -> None:
     tamper(
         (
-            "INSERT INTO events SELECT position + 1, 'x', run, type, version, at, actor, cause, data, chain FROM events "
-            "WHERE position = ?",
+            "INSERT INTO events SELECT position + 1, 'x', run, type, version, at, actor, cause, data, chain "
+            "FROM events WHERE position = ?",
             (LAST,),
         )
     )
@@ -272,7 +272,7 @@ def test_a_backup_never_overwrites(filled: Path, tmp_path: Path) -> None:
     with pytest.raises(BackupRefused, match=r"saved\.db exists"):
         backup(filled, target)
     assert target.read_text() == "precious"
-    with pytest.raises(BackupRefused, match="the folder .*nowhere does not exist"):
+    with pytest.raises(BackupRefused, match=r"the folder .*nowhere does not exist"):
         backup(filled, tmp_path / "nowhere" / "saved.db")
 
 
@@ -283,7 +283,7 @@ def test_a_damaged_log_is_not_backed_up(filled: Path, tamper: Callable[..., None
     tamper(("DELETE FROM events WHERE position > 2", ()))
     with pytest.raises(LogCorrupt, match="the log was cut"):
         backup(filled, tmp_path / "saved.db")
-    assert [file for file in os.listdir(tmp_path) if file != "state"] == []
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 
 def test_an_export_has_every_column_of_every_row_in_order(filled: Path, plain: Plain) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3
+
 from eventstore import schema
 from eventstore.connection import connect
 from eventstore.envelope import NewEvent
 from eventstore.store import Store
-from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3
 
 MakeEvent = Callable[..., NewEvent]
 Attempt = Callable[[Database], object]
@@ -201,7 +202,9 @@ def test_the_authorizer_stops_what_no_trigger_sees(guarded: Callable[..., Databa
     assert not refused(guarded(GUARDS, recursive=True), attempt), "it needs no guard"
 
 
-@pytest.mark.parametrize("attempt", [a[1] for a in TRIGGERED + UNTRIGGERED], ids=[a[0] for a in TRIGGERED + UNTRIGGERED])
+@pytest.mark.parametrize(
+    "attempt", [a[1] for a in TRIGGERED + UNTRIGGERED], ids=[a[0] for a in TRIGGERED + UNTRIGGERED]
+)
 def test_a_store_lets_nobody_change_its_log(filled: Path, attempt: Attempt) -> None:
     with Store.open(filled) as store:
         before = content(store.db)

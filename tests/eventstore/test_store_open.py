@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils.utils import sqlite3
+
 from eventstore.envelope import NewEvent
 from eventstore.errors import LogCorrupt, LogTooNew, LogUnavailable, NotALog
 from eventstore.schema import SCHEMA_VERSION
 from eventstore.store import Store
-from sqlite_utils.utils import sqlite3
 
 MakeEvent = Callable[..., NewEvent]
 Plain = Callable[[Path], sqlite3.Connection]
@@ -73,7 +74,7 @@ def test_a_folder_is_not_a_log(tmp_path: Path) -> None:
 
 def test_a_path_through_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(LogUnavailable, match="the folder .* cannot be made"):
+    with pytest.raises(LogUnavailable, match=r"the folder .* cannot be made"):
         Store.open(tmp_path / "file" / "events.db")
 
 
@@ -128,14 +129,14 @@ def test_a_damaged_page_is_found_at_the_opening(filled: Path) -> None:
     start = at - at % 4096
     content[start : start + 4096] = b"\xff" * 4096
     filled.write_bytes(content)
-    with pytest.raises((NotALog, LogCorrupt), match="damaged|does not hold"):
+    with pytest.raises((NotALog, LogCorrupt), match=r"damaged|does not hold"):
         Store.open(filled)
 
 
 def test_a_log_shortened_in_its_middle_is_refused(filled: Path) -> None:
     content = filled.read_bytes()
     filled.write_bytes(content[: len(content) // 2 // 4096 * 4096])
-    with pytest.raises((NotALog, LogCorrupt), match="damaged|does not hold"):
+    with pytest.raises((NotALog, LogCorrupt), match=r"damaged|does not hold"):
         Store.open(filled)
 
 
@@ -148,7 +149,9 @@ def test_a_log_replaced_by_an_older_one_is_refused_until_the_witness_is_removed(
     with Store.open(path) as store:
         store.append([event(2), event(3)])
     shutil.copy(tmp_path / "old.db", path)
-    with pytest.raises(LogCorrupt, match=r"it ends at 1 but 3 events had been written .*remove the \.witness") as caught:
+    with pytest.raises(
+        LogCorrupt, match=r"it ends at 1 but 3 events had been written .*remove the \.witness"
+    ) as caught:
         Store.open(path)
     assert caught.value.position == 2
     witness_of(path).unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -193,11 +194,12 @@ def test_what_is_no_text_is_left_out_and_counted(make: Maker, tmp_path: Path) ->
     workspace = make.workspace(tmp_path / "workspace", make.corpus(tmp_path / "corpus"))
     (workspace.corpus / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     (workspace.corpus / "empty.txt").write_text("")
+    (workspace.corpus / "nowhere.txt").symlink_to("gone")
     (workspace.corpus / ".hidden.txt").write_text("hidden")
     (workspace.corpus / ".git").mkdir()
     (workspace.corpus / ".git" / "config").write_text("hidden too")
     ended = workspace.run("prepare.py")
-    assert "2 of 152 files are empty or not UTF-8" in ended.stdout
+    assert "3 of 153 files are empty or no UTF-8 text" in ended.stdout
     everything = [text for part in ("train", "select", "report") for text in decoded_documents(workspace, part)]
     assert len(everything) == 150
 
@@ -260,6 +262,20 @@ def test_a_missing_folder_is_named_with_what_to_do(prepared: Workspace, tmp_path
     assert said.startswith(f"prepare.py: the corpus folder {tmp_path / 'nothing'} does not exist: put ")
 
 
+def test_a_cache_that_cannot_be_written_is_named(prepared: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said = refusal(prepared.run("prepare.py", "--cache", str(tmp_path / "file")))
+    assert str(tmp_path / "file") in said
+
+
+def test_a_file_name_that_is_not_utf8_is_a_name_like_any_other(make: Maker, tmp_path: Path) -> None:
+    workspace = make.workspace(tmp_path / "workspace", make.corpus(tmp_path / "corpus"))
+    (workspace.corpus / os.fsdecode(b"caf\xe9.txt")).write_text("an old file name")
+    assert workspace.run("prepare.py").returncode == 0
+    everything = [text for part in ("train", "select", "report") for text in decoded_documents(workspace, part)]
+    assert "an old file name" in everything
+
+
 def test_a_relative_folder_in_the_constant_is_refused(make: Maker, tmp_path: Path) -> None:
     workspace = make.workspace(tmp_path / "workspace", Path("texts"))
     assert "'texts' is a relative path" in refusal(workspace.run("prepare.py"))
@@ -271,6 +287,8 @@ def test_a_relative_folder_on_the_command_line_is_taken_from_here(make: Maker, t
     ended = workspace.run("prepare.py", "--corpus", "texts", "--cache", "here")
     assert ended.returncode == 0
     assert f"NIGHTSHIFT_CORPUS={workspace.folder / 'texts'}" in ended.stdout
+    assert f"NIGHTSHIFT_CACHE={workspace.folder / 'here'}" in ended.stdout
+    assert ended.stdout.splitlines()[-1].startswith("ready: ")
     assert list((workspace.folder / "here").glob("*/manifest.json"))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,14 +41,19 @@ def block_of(ended: subprocess.CompletedProcess[str]) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: Workspace) -> subprocess.CompletedProcess[str]:
-    """A real training of two seconds."""
-    return prepared.run("train.py", NIGHTSHIFT_BUDGET_S="2")
+def even_score(prepared: Workspace) -> float:
+    """The score of a model that gives every token the same chance."""
+    prepare = prepared.module("prepare")
+    folder = next(prepared.cache.glob("*/manifest.json")).parent
+    targets = prepare.evaluation_rows(prepare.open_tokens(folder, "select"))[1]
+    scored = targets[targets != prepare.BOS]
+    return math.log2(300) * len(scored) / prepare.token_lengths(folder)[scored].sum()
 
 
-def test_two_seconds_of_training_end_with_the_block_of_the_field_to_the_letter(
-    trained: subprocess.CompletedProcess[str],
+def test_two_seconds_of_training_print_one_line_of_progress_and_the_block_of_the_field_to_the_letter(
+    prepared: Workspace, even_score: float
 ) -> None:
+    trained = prepared.run("train.py", NIGHTSHIFT_BUDGET_S="2")
     got = block_of(trained)
     expected = (
         "---\n"
@@ -60,29 +67,19 @@ def test_two_seconds_of_training_end_with_the_block_of_the_field_to_the_letter(
         f"num_params_M:     {got['num_params_M']:.1f}\n"
         f"depth:            {int(got['depth'])}\n"
     )
-    assert trained.stdout.endswith("\n" + expected)
-    assert trained.stdout.count("val_bpb") == 1
+    progress, _, block = trained.stdout.partition("\n")
+    assert block == expected
     assert trained.stderr == ""
-
-
-def test_the_block_tells_what_happened(trained: subprocess.CompletedProcess[str]) -> None:
-    got = block_of(trained)
-    assert 2.0 <= got["training_seconds"] < 3.0
-    assert got["total_seconds"] >= got["training_seconds"]
-    assert got["depth"] == 2
-    assert got["num_steps"] > 20
-    assert got["peak_vram_mb"] > 100
-    # An even guess costs log2(300) bits for each token of two bytes or so: training must have learned something.
-    assert 0.5 < got["val_bpb"] < 3.5
-
-
-def test_progress_is_one_line_that_is_written_over(trained: subprocess.CompletedProcess[str]) -> None:
-    line = trained.stdout.split("\n---\n")[0]
-    assert "\n" not in line
-    states = line.split("\r")[1:]
+    states = progress.split("\r")[1:]
     assert len(states) > 5
     assert all(PROGRESS.fullmatch(state) for state in states)
     assert "(100.0%)" in states[-1]
+    assert 2.0 <= got["training_seconds"] < 4.0
+    assert got["total_seconds"] >= got["training_seconds"]
+    assert got["depth"] == 2
+    assert got["num_steps"] > 10
+    assert got["peak_vram_mb"] > 100
+    assert got["val_bpb"] < 0.9 * even_score
 
 
 def test_the_same_seed_and_steps_give_the_same_score(prepared: Workspace) -> None:
@@ -93,7 +90,7 @@ def test_the_same_seed_and_steps_give_the_same_score(prepared: Workspace) -> Non
     assert scores[0] == scores[1] != scores[2]
 
 
-@pytest.mark.parametrize("constants", [{"EMBED_LR": 1e39}, {"LOSS_MAX": 1.0}])
+@pytest.mark.parametrize("constants", [{"SOFTCAP": 0.0}, {"LOSS_MAX": 1.0}])
 def test_a_loss_of_nan_or_beyond_the_limit_fails_at_once(
     make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path, constants: dict[str, float]
 ) -> None:
@@ -104,13 +101,13 @@ def test_a_loss_of_nan_or_beyond_the_limit_fails_at_once(
     assert "---" not in ended.stdout
 
 
-def test_muon_trains_too(make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path) -> None:
+def test_muon_trains_too(make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path, even_score: float) -> None:
     changes = {"MATRIX_OPTIMIZER": "muon", "MATRIX_LR": 0.02, "EMBED_LR": 0.1, "WARMDOWN": 0.5, "ACCUMULATION": 2}
     workspace = make.workspace(tmp_path / "workspace", corpus, train=changes)
     ended = workspace.run("train.py", NIGHTSHIFT_CACHE=str(prepared.cache), NIGHTSHIFT_MAX_STEPS="60")
     got = block_of(ended)
     assert got["num_steps"] == 60
-    assert got["val_bpb"] < 3.0
+    assert got["val_bpb"] < 0.9 * even_score
 
 
 # ---------------------------------------------------------------- ready() and hand_over()
@@ -125,44 +122,44 @@ def test_without_a_cache_it_says_what_to_run(make: Maker, corpus: Path, tmp_path
     assert ended.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("train/tokens.bin", "the cache"),
-        ("tokenizer.json", "the cache"),
-        ("manifest.json", "the cache"),
-        ("select/tokens.bin", "no score: the cache"),
-    ],
-)
-def test_damaged_data_is_neither_trained_on_nor_scored(
-    make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path, name: str, said: str
+@pytest.mark.parametrize("name", ["train/tokens.bin", "tokenizer.json", "manifest.json"])
+def test_damaged_data_is_not_trained_on(
+    make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path, name: str
 ) -> None:
-    import shutil
-
-    workspace = make.workspace(tmp_path / "workspace", corpus)
-    shutil.copytree(prepared.cache, workspace.cache)
-    damaged = next(workspace.cache.glob("*/manifest.json")).parent / name
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    ended = workspace.run("-c", f"{SETUP}\nprepare.ready()\n{HAND_OVER}")
+    damaged = damage(make.workspace(tmp_path / "workspace", corpus), prepared, name)
+    ended = damaged.run("-c", "import prepare; prepare.ready()")
     assert ended.returncode == 1
-    assert f"prepare.py: {said}" in ended.stderr
-    assert "is damaged" in ended.stderr
+    assert f"is damaged ({name} is" in ended.stderr
+    assert "run `python prepare.py`" in ended.stderr
+
+
+def test_damaged_rows_are_not_scored(make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path) -> None:
+    damaged = damage(make.workspace(tmp_path / "workspace", corpus), prepared, "select/tokens.bin")
+    ended = damaged.run("-c", f"{SETUP}\nprepare.ready()\n{HAND_OVER}")
+    assert ended.returncode == 1
+    assert "no score: the cache" in ended.stderr
+    assert "is damaged (select/tokens.bin is altered)" in ended.stderr
     assert "---" not in ended.stdout
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (HAND_OVER, "RuntimeError: hand_over() was called before ready()"),
-        ("prepare.ready(); prepare.ready()", "RuntimeError: ready() was called twice"),
-        (f"prepare.ready()\n{HAND_OVER}\n{HAND_OVER}", "RuntimeError: hand_over() was called twice"),
-    ],
-)
-def test_the_order_is_ready_then_hand_over_each_once(prepared: Workspace, code: str, said: str) -> None:
-    ended = prepared.run("-c", SETUP + code)
-    assert ended.returncode == 1
-    assert said in ended.stderr
-    assert ended.stdout.count("---") <= 1
+def damage(workspace: Workspace, prepared: Workspace, name: str) -> Workspace:
+    """Give *workspace* a copy of the prepared cache with the last byte of one file changed."""
+    shutil.copytree(prepared.cache, workspace.cache)
+    path = next(workspace.cache.glob("*/manifest.json")).parent / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    return workspace
+
+
+def test_ready_comes_first_and_once_and_hand_over_once(prepared: Workspace) -> None:
+    no_model = f"model = None\n{HAND_OVER}"
+    early = prepared.run("-c", f"import prepare\n{no_model}")
+    assert "RuntimeError: hand_over() was called before ready()" in early.stderr
+    twice_ready = prepared.run("-c", "import prepare; prepare.ready(); prepare.ready()")
+    assert "RuntimeError: ready() was called twice" in twice_ready.stderr
+    twice_over = prepared.run("-c", f"{SETUP}\nprepare.ready()\n{HAND_OVER}\n{HAND_OVER}")
+    assert "RuntimeError: hand_over() was called twice" in twice_over.stderr
+    assert twice_over.stdout.count("---") == 1
+    assert [ended.returncode for ended in (early, twice_ready, twice_over)] == [1, 1, 1]
 
 
 def test_a_deadline_that_is_ignored_gives_no_score(prepared: Workspace) -> None:

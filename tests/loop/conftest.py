@@ -399,6 +399,7 @@ class Dice(Fate):
 
     seed: int = 0
     baseline_works: bool = True
+    asks_fail: bool = True
 
     def roll(self, *what: object) -> float:
         """A number in [0, 1) fixed by the seed and *what*."""
@@ -406,6 +407,8 @@ class Dice(Fate):
         return int.from_bytes(digest[:6], "big") / 2**48
 
     def failure(self, experiment: int, ask: int, knows: str) -> str:
+        if not self.asks_fail:
+            return ""
         roll = self.roll("proposal", experiment, ask, knows)
         return "overloaded" if roll < 0.1 else "no_repair" if roll < 0.12 else "exhausted" if roll < 0.125 else ""
 
@@ -501,30 +504,36 @@ class World(Story):
         self.cancelled.clear()
         self.held.clear()
 
-    def settle(self, *, turns_max: int = 2_000) -> None:
-        """Turn and finish what is at work, proposals first, until nothing is left to do."""
-        for _ in range(turns_max):
-            if any(not isinstance(command, c.Cancel) for command in self.turn()):
-                continue
-            if not self.running:
-                return
-            self.finish(self.next_to_finish())
-        raise AssertionError(f"still at work after {turns_max} turns, at position {self.state.position}")
+    def step(self) -> bool:
+        """One turn or, where that orders nothing, the end of one effect. False if there is nothing left to do."""
+        if any(not isinstance(command, c.Cancel) for command in self.turn()):
+            return True
+        if not self.running:
+            return False
+        self.finish(self.next_to_finish())
+        return True
+
+    def settle(self, *, steps_max: int = 2_000) -> World:
+        """Step until there is nothing left to do."""
+        for _ in range(steps_max):
+            if not self.step():
+                return self
+        raise AssertionError(f"still at work after {steps_max} steps, at position {self.state.position}")
 
     def next_to_finish(self) -> c.Key:
         """The effect that ends first: trainings take longest, then guards, the rest in the order of their beginning."""
         slow = {"guard": 1, "train": 2}
         return min(self.running, key=lambda key: slow.get(str(key[0]), 0))
 
-    def until(self, *types: str, turns_max: int = 500) -> World:
-        """Go on until an event of one of *types* has just been written."""
-        for _ in range(turns_max):
+    def until(self, *types: str, experiment: int | None = None) -> World:
+        """Step until an event of one of *types*, of *experiment* where given, has just been written."""
+        before = self.state.position
+        while self.step():
+            for event in self.log.read(before):
+                if event.type in types and experiment in (None, getattr(event.data, "experiment", None)):
+                    return self
             before = self.state.position
-            if not self.turn():
-                self.finish(self.next_to_finish())
-            if any(event.type in types for event in self.log.read(before)):
-                return self
-        raise AssertionError(f"no {types} within {turns_max} turns")
+        raise AssertionError(f"there is nothing left to do, and no {types} came")
 
     def verdicts(self) -> list[tuple[int, str, float | None, str]]:
         """What was decided, in order."""

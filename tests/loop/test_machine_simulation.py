@@ -24,6 +24,23 @@ BLOCKS = 8
 TURNS_MAX = 1_500
 """Turns within which every run has ended once people stop interfering. The longest of the nights takes a third."""
 
+WHAT_PEOPLE_ASK = {
+    "pause": 4,
+    "resume": 8,
+    "stop": 1,
+    "veto": 5,
+    "again": 4,
+    "reject": 2,
+    "approve": 1,
+    "experiments": 2,
+    "usd": 1,
+    "program": 1,
+    "start": 2,
+    "withdraw": 1,
+    "meddle": 1,
+}
+"""How often, against each other."""
+
 OF_AN_EXPERIMENT = tuple(
     kind
     for name, kind in e.CATALOGUE.items()
@@ -170,7 +187,7 @@ class Night:
         self.watch = Watch(self.world.policy.slots)
         self.watch.parents = self.world.parents
         self.world.on_event = self.watch
-        self.meddled = False
+        self.meddled: set[str] = set()
 
     def play(self) -> None:
         for _ in range(self.rng.randint(20, 250)):
@@ -180,7 +197,7 @@ class Night:
 
     def _something(self) -> None:
         world, roll = self.world, self.rng.random()
-        if roll < 0.45 or not world.running:
+        if roll < 0.45 or (not world.running and roll < 0.9):
             self._turn()
         elif roll < 0.85:
             key = self.rng.choice(sorted(world.running, key=str))
@@ -211,41 +228,56 @@ class Night:
         return commands
 
     def _person(self) -> None:
+        """Someone asks for something, sensible or not; only what is accepted reaches the log."""
         world, rng = self.world, self.rng
         state, run = world.state, world.state.newest
-        numbers = range(run.next_number) if run is not None else range(1)
-        n = rng.choice(numbers) if numbers else 0
         tag = run.tag if run is not None else None
-        asked = rng.choice(
-            (
-                lambda: ask.pause(state, None, rng.choice(("after_experiment", "now"))),
-                lambda: ask.resume(state, None),
-                lambda: ask.resume(state, None),
-                lambda: ask.stop(state, tag, rng.choice(("after_experiment", "now"))) if rng.random() < 0.2 else None,
-                lambda: ask.veto(state, tag, n),
-                lambda: ask.veto(state, tag, n),
-                lambda: ask.again(state, None, n),
-                lambda: ask.again(state, None, n),
-                lambda: ask.budget(state, None, "experiments", rng.choice((None, 2, 5, 9, 15))),
-                lambda: ask.budget(state, None, "usd", rng.choice((None, 3.0, 20.0))),
-                lambda: ask.edit_program(state, state.program_hash, f"# look at {rng.random()}"),
-                lambda: ask.reject(state, None, n),
-                lambda: ask.reject(state, None, n),
-                lambda: ask.approve(state, None, n),
-                lambda: ask.start(state, f"night{len(state.runs)}", "UTC", limits=e.Limits(experiments=2)),
-                lambda: ask.withdraw(state, rng.choice(sorted(state.runs))),
-                self._meddle,
-            )
-        )()
+        kept = [keep.experiment for keep in run.keeps] if run is not None else []
+        done = [x.experiment for x in run.done] if run is not None else []
+        waiting = [x.number for x in run.experiments.values() if x.proposal_waits] if run is not None else []
+
+        def one_of(numbers: list[int]) -> int:
+            return rng.choice(numbers or [0])
+
+        mode: e.StopMode = rng.choice(("after_experiment", "now"))
+        kind = rng.choices(list(WHAT_PEOPLE_ASK), list(WHAT_PEOPLE_ASK.values()))[0]
+        asked: ask.Answer | None = None
+        match kind:
+            case "pause":
+                asked = ask.pause(state, None, mode)
+            case "resume":
+                asked = ask.resume(state, None)
+            case "stop":
+                asked = ask.stop(state, tag, mode)
+            case "veto":
+                asked = ask.veto(state, tag, one_of(kept))
+            case "again":
+                asked = ask.again(state, None, one_of(done))
+            case "reject":
+                asked = ask.reject(state, None, one_of(waiting))
+            case "approve":
+                asked = ask.approve(state, None, one_of(waiting))
+            case "experiments":
+                asked = ask.budget(state, None, "experiments", rng.choice((None, 2, 5, 9, 15)))
+            case "usd":
+                asked = ask.budget(state, None, "usd", rng.choice((None, 3.0, 20.0)))
+            case "program":
+                asked = ask.edit_program(state, state.program_hash, f"# look at {rng.random()}")
+            case "start":
+                asked = ask.start(state, f"night{len(state.runs)}", "UTC", limits=e.Limits(experiments=2))
+            case "withdraw":
+                asked = ask.withdraw(state, rng.choice(sorted(state.runs)))
+            case "meddle":
+                self._meddle()
         if isinstance(asked, ask.Accepted):
             world.ask(asked)
 
     def _meddle(self) -> None:
         """Someone moves the branch of the active run by hand."""
         run = self.world.state.active
-        if run is not None and not self.meddled and self.rng.random() < 0.3:
+        if run is not None:
             self.world.branches[run.tag] = "someone else's"
-            self.meddled = True
+            self.meddled.add(run.tag)
 
     def _morning(self) -> None:
         """Everyone lets it be: faults are mended, what is paused is resumed, and every run ends by itself."""
@@ -275,7 +307,7 @@ class Night:
         for tag, run in world.state.runs.items():
             assert run.is_over, _statuses(world.state)
             assert not run.experiments
-            if run.keeps and not self.meddled:
+            if run.keeps and tag not in self.meddled:
                 assert world.branches[tag] == run.tip
                 assert not [n for n in run.vetoes if run.keep_of(n) is not None], "a veto was not served"
         assert vars(State.of(world.log.stream())) == vars(world.state)
@@ -301,3 +333,43 @@ def test_every_night_ends_and_nothing_is_done_twice(block: int, new_world: Any, 
         except BaseException as error:
             error.add_note(f"night {seed}, at position {night.world.state.position}")
             raise
+
+
+# ---------------------------------------------------------------- crashes change nothing
+
+
+def interrupted(world: Any, steps: int, leave: bool) -> Any:
+    """Play *world* to its end, with a crash of the loop after some steps."""
+    for _ in range(steps):
+        world.step()
+    world.crash(leave=leave)
+    return world.settle()
+
+
+def outcome(world: Any) -> tuple[Any, ...]:
+    """What must not depend on crashes."""
+    run = world.run
+    results = Results()
+    for event in world.log.stream():
+        results.apply(event)
+    abandoned = [(x.experiment, x.reason) for x in run.done if x.verdict is None]
+    return world.verdicts(), abandoned, run.tip, world.branches, results.tsv(run.tag), run.finished
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_one_slot_a_crash_after_any_step_changes_no_verdict(seed: int, new_world: Any, new_dice: Any) -> None:
+    """Every answer in this world depends on what was asked, so asking anything else would show."""
+
+    def begin() -> Any:
+        guard = Guard(("pytest",), 60) if seed % 2 else None
+        return new_world(new_dice(seed=seed), e.Limits(experiments=6), guard=guard, repair_attempts=2)
+
+    undisturbed = begin()
+    steps = 0
+    while undisturbed.step():
+        steps += 1
+    expected = outcome(undisturbed)
+    assert len(expected[0]) == 7
+    for after in range(1, steps):
+        for leave in (False, True):
+            assert outcome(interrupted(begin(), after, leave)) == expected, f"crash after step {after}, leave={leave}"

@@ -68,6 +68,11 @@ def test_a_full_disk_does_not_disturb_the_program_and_is_told_at_the_end() -> No
         log.close()
 
 
+def test_a_log_that_cannot_be_made_says_where(tmp_path: Path) -> None:
+    with pytest.raises(OutputUnwritable, match="missing"):
+        KeptLog(tmp_path / "missing" / "run.log")
+
+
 RESULT = Result(
     outcome="scored",
     seconds=12.5,

@@ -10,18 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 import trainer
-from trainer.errors import CannotStart
+from trainer.errors import CannotStart, WouldNotDie
 from trainer.files import KEPT_BYTES, LOG_NAME, read_result
 from trainer.marks import find_marked, kill_marked
-from trainer.process import _on_exit_in_thread, find_program, run_command, start_command, start_training
+from trainer.process import Ended, _on_exit_in_thread, _result, find_program, run_command, start_command, start_training
 from trainer.spec import CommandSpec, Result, Scoring, TrainingSpec
+from trainer.summary import MetricStream
 
 REPOSITORY = Path(trainer.__file__).parents[1]
 Make = Callable[..., TrainingSpec]
@@ -147,6 +148,19 @@ async def test_the_child_sees_no_secret(training: Make, workdir: Path) -> None:
     assert (seen["NIGHTSHIFT_SEED"], float(seen["NIGHTSHIFT_BUDGET_S"]), seen["DEPTH"]) == ("42", 5.0, "4")
 
 
+@pytest.fixture
+def our_input_is_a_pipe() -> Iterator[None]:
+    """As if someone could type to us."""
+    kept, (read_end, write_end) = os.dup(0), os.pipe()
+    os.write(write_end, b"typed")
+    os.dup2(read_end, 0)
+    yield
+    os.dup2(kept, 0)
+    for descriptor in (kept, read_end, write_end):
+        os.close(descriptor)
+
+
+@pytest.mark.usefixtures("our_input_is_a_pipe")
 async def test_the_child_has_no_input_and_no_descriptor_of_ours(training: Make) -> None:
     spec = training("import os, sys; print(repr(sys.stdin.read()), sorted(map(int, os.listdir('/proc/self/fd')))[:4])")
     assert (await train(spec)).tail == "'' [0, 1, 2, 3]"  # 3 is the folder being listed
@@ -314,6 +328,17 @@ async def test_an_end_is_noticed_by_a_thread_where_the_system_has_no_pidfd() -> 
     _on_exit_in_thread(child, ended.set)()
     await asyncio.wait_for(ended.wait(), 10)
     assert child.returncode == 0
+
+
+def test_processes_that_outlive_their_kill_are_an_error_and_the_result_is_kept(training: Make, tmp_path: Path) -> None:
+    spec = training(outdir=tmp_path)
+    ended = Ended("timeout", None, 30.0, None, b"", (4711,))
+    with pytest.raises(WouldNotDie, match="4711") as error:
+        _result(spec, ended, MetricStream("val_bpb").finish())
+    assert error.value.pids == (4711,)
+    kept = read_result(tmp_path)
+    assert kept is not None
+    assert kept.outcome == "timeout"
 
 
 HELPER = """

@@ -125,6 +125,7 @@ OUTPUT = st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=25).map(b""
 @given(output=OUTPUT, cuts=st.lists(st.integers(0, 400), max_size=12))
 @example(output=b"val_bpb: 1\r\n", cuts=[11])
 @example(output=b"abc\r   \nx", cuts=[2, 5])
+@example(output=b"abc\rde", cuts=[4])
 def test_any_split_into_chunks_gives_the_same_answer(output: bytes, cuts: list[int]) -> None:
     whole, split = MetricStream("val_bpb"), MetricStream("val_bpb")
     whole.feed(output)
@@ -136,11 +137,15 @@ def test_any_split_into_chunks_gives_the_same_answer(output: bytes, cuts: list[i
 
 
 @given(output=OUTPUT)
+@example(output=b"---\n\nval_bpb:")
 def test_byte_by_byte_gives_the_same_answer_as_all_at_once(output: bytes) -> None:
     split = MetricStream("val_bpb")
     for at in range(len(output)):
         split.feed(output[at : at + 1])
-    assert split.finish() == read(output)
+    whole = MetricStream("val_bpb")
+    whole.feed(output)
+    assert whole.progress() == split.progress()
+    assert whole.finish() == split.finish()
 
 
 @given(st.binary(max_size=300))

@@ -60,4 +60,5 @@ class Executor(Protocol):
         Raises:
             NoFreeSlot: If there is no such slot, or a training has it.
             CannotStart: If the command, its folder or the score file is not usable; nothing has run.
+            OutputUnwritable: If the log cannot be made; nothing has run.
         """

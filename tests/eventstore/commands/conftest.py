@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,22 +42,38 @@ class Scribe:
     home: Home
     began: datetime = field(default_factory=lambda: datetime.now(UTC) - timedelta(hours=2))
     count: int = 0
+    held: list[NewEvent] | None = None
 
-    def write(self, *facts: tuple[str, e.Data], actor: str = LOOP) -> list[int]:
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Append what is written in the `with` as one batch: one wait for the disk instead of sixty."""
+        self.held = []
+        yield
+        held, self.held = self.held, None
+        self._append(held)
+
+    def write(self, *facts: tuple[str, e.Data], actor: str = LOOP) -> None:
         """Append facts, each with the tag of its run."""
         batch = []
         for run, data in facts:
             self.count += 1
             at = format_at(self.began + timedelta(minutes=self.count))
             batch.append(NewEvent(f"{data.TYPE}-{self.count}-{self.home.root.name}", run, at, actor, data))
+        if self.held is not None:
+            self.held += batch
+        else:
+            self._append(batch)
+
+    def _append(self, batch: list[NewEvent]) -> None:
         with Store.open(self.home.log_path) as log:
-            return log.append(batch)
+            log.append(batch)
 
     def ask(self, tag: str, data: e.Data) -> None:
         self.write((tag, data), actor=ADA)
 
-    def start(self, tag: str, limits: e.Limits = e.Limits()) -> None:
+    def start(self, tag: str, limits: e.Limits | None = None) -> None:
         """Request and start a run, with its baseline: score 1.5."""
+        limits = limits or e.Limits()
         self.ask(tag, e.RunRequested(tag=tag, from_ref="HEAD", zone="UTC", limits=limits))
         started = e.RunStarted(
             branch=f"autoresearch/{tag}",
@@ -192,13 +209,15 @@ def scribe(home: Home) -> Scribe:
 
 @pytest.fixture
 def finished(scribe: Scribe) -> Scribe:
-    write_finished(scribe)
+    with scribe.at_once():
+        write_finished(scribe)
     return scribe
 
 
 @pytest.fixture
 def active(scribe: Scribe) -> Scribe:
-    write_active(scribe)
+    with scribe.at_once():
+        write_active(scribe)
     return scribe
 
 
