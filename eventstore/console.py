@@ -117,13 +117,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def open_home(ctx: click.Context) -> Home:
-    """The workspace that `-C` names or the current folder is in. Raises `NoWorkspace`."""
+    """The workspace that `-C` names, else the one that the current folder is in. Raises `NoWorkspace`."""
     option: str | None = ctx.find_root().obj
-    if option is None:
-        return Home.find(Path.cwd())
-    if not Path(option).is_dir():
-        fail(f"the workspace {option} is no folder: name one that `nightshift init` made")
-    return Home.at(Path(option))
+    return Home.find(Path.cwd()) if option is None else Home.at(Path(option))
 
 
 def open_log(home: Home) -> Store:

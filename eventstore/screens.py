@@ -123,7 +123,8 @@ def _best(best: Best | None, metric: str) -> str:
 
 
 def _counts(run: RunView) -> str:
-    words = f"{run.verdicts} experiment{'s' * (run.verdicts != 1)}: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
+    total = f"{run.verdicts} experiment{'s' * (run.verdicts != 1)}"
+    words = f"{total}: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
     if run.usd or run.usd_unknown:
         words += f"; {run.usd:.2f} usd" + (" and more at unknown prices" if run.usd_unknown else "")
     return words

@@ -127,6 +127,7 @@ def start_command(
             state, tag, zone, from_ref=from_ref, limits=limits, overrides=overrides, seed=seed
         ),
         f"start {tag}",
+        tag,
     )
     _tell_started(home, tag, asked)
 

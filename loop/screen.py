@@ -94,8 +94,9 @@ def headline(run: Run) -> Text:
     counts, best = run.counts, run.best
     limit = run.limits.experiments
     total = f"{run.verdicts} of {limit}" if limit is not None else str(run.verdicts)
-    kept = counts["keep"] - (1 if run.keeps and run.keeps[0].experiment == 0 else 0)
-    text = f"{run.tag}  {total} experiments, {kept} kept, {counts['discard']} discarded, {counts['crash']} crashed"
+    kept = len(run.keeps) - 1 if run.keeps else 0  # on the branch: a keep that was vetoed is none
+    discarded = run.verdicts - kept - counts["crash"] if run.keeps else 0
+    text = f"{run.tag}  {total} experiments, {kept} kept, {discarded} discarded, {counts['crash']} crashed"
     if best is not None:
         text += f"  best {best.score:.6f}"
         first = run.keeps[0]

@@ -79,11 +79,8 @@ class Sweep:
             SetConstants(path, {name: values[name] for name, place in places.items() if place[0] == path})
             for path in dict.fromkeys(path for path, _ in places.values())
         )
-        description = _describe(
-            f"{name} {' '.join(constant.source.split())} -> {values[name]!r}"
-            for name, (_, constant) in places.items()
-            if not constant.is_spelling_of(values[name])
-        )
+        # Every value, not only what changes: the edit may land on another tip than the one that was shown.
+        description = _describe(f"{name} {value}" for name, value in values.items())
         return Proposal(description, edits, seconds=time.perf_counter() - began)
 
     def _places(self, files: Mapping[str, str]) -> dict[str, tuple[str, Constant]]:

@@ -49,3 +49,11 @@ def test_a_pure_view_loads_no_database() -> None:
     source = "import json, sys, eventstore.views, eventstore.projections.story; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True, cwd=ROOT)
     assert not set(json.loads(done.stdout)) & {"sqlite3", "sqlite_utils", "subprocess", "asyncio", "rich"}
+
+
+def test_the_page_in_docs_has_every_command_and_is_not_stale() -> None:
+    command = [sys.executable, "docs/generate_cli.py"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert all(f"\n### nightshift {name}\n" in done.stdout for name in nightshift.COMMANDS)
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert done.stdout == written, "docs/cli.md is stale: python docs/generate_cli.py > docs/cli.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import threading
@@ -155,6 +156,14 @@ def test_asking_who_holds_it_all_the_time_does_not_keep_a_loop_out(tmp_path: Pat
         stop.set()
         for asker in askers:
             asker.join()
+
+
+def test_two_who_ask_at_once_do_not_take_each_other_for_a_loop(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.state.mkdir()
+    with home.lock_path.open("w") as asked:
+        fcntl.flock(asked, fcntl.LOCK_SH)  # as the other one has it at this moment
+        assert home.holder() is None
 
 
 def test_a_started_program_does_not_inherit_the_lock(child: Callable[..., Any], tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_outside_a_workspace_every_command_says_how_to_make_one(nightshift: Nigh
     assert result.output.startswith("Error: / is no workspace") and "`nightshift init /`" in result.output
 
 
-def test_a_workspace_that_is_no_folder_is_not_looked_for_above_it(nightshift: Nightshift, home: Home) -> None:
+def test_a_workspace_that_is_named_is_not_looked_for_above_it(nightshift: Nightshift, home: Home) -> None:
     result = nightshift("-C", home.root / "typo", "status")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert f"the workspace {home.root}/typo is no folder" in result.stderr
+    assert f"{home.root}/typo is no workspace" in result.stderr
