@@ -55,7 +55,9 @@ def _use_wal(conn: sqlite3.Connection, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            conn.execute("PRAGMA journal_mode = WAL").fetchall()
+            (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise LogUnavailable(f"SQLite cannot use a WAL here (it stays at {mode}): use a folder on a local disk")
             return
         except sqlite3.OperationalError as error:
             if not _name(error).startswith("SQLITE_BUSY") or time.monotonic() >= deadline:

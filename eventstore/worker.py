@@ -39,14 +39,13 @@ class Worker:
 
         Leaving waits for the calls made before, also for those whose callers were cancelled.
         """
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="eventstore") as thread, ExitStack() as opened:
+        opened = ExitStack()  # entered and closed in the thread, to which the connection belongs
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="eventstore") as thread:
             try:
-                yield cls(
-                    await _carried_out(
-                        thread, lambda: opened.enter_context(Store.open(path, create=create, check=check))
-                    ),
-                    thread,
+                log = await _carried_out(
+                    thread, lambda: opened.enter_context(Store.open(path, create=create, check=check))
                 )
+                yield cls(log, thread)
             finally:  # behind all calls in the queue, an opening whose caller was cancelled among them
                 await _carried_out(thread, opened.close)
 

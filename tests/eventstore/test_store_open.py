@@ -313,11 +313,10 @@ def test_a_row_of_a_known_type_with_foreign_data_stops_reading(filled: Path, pla
 
 
 def test_a_log_being_made_is_waited_for(path: Path) -> None:
-    """SQLite itself does not wait when a file that someone reads is to become a WAL database."""
+    """SQLite itself does not wait when a file that someone is about to write is to become a WAL database."""
     path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN")
-    other.execute("SELECT * FROM sqlite_schema").fetchall()
+    other.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.2, other.execute, ["ROLLBACK"])
     release.start()
     with Store.open(path) as store:

@@ -131,3 +131,25 @@ async def test_an_opening_whose_caller_is_cancelled_closes_again(path: Path) -> 
         with pytest.raises(asyncio.CancelledError):
             await task
     assert threading.active_count() == before
+
+
+async def test_a_leaving_that_is_cancelled_too_still_finishes_in_the_thread(path: Path, event: MakeEvent) -> None:
+    started = asyncio.Event()
+    left = []
+
+    async def append_and_leave() -> None:
+        async with Worker.open(path) as worker:
+            left.append(asyncio.create_task(worker.append([event(1)])))
+            started.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(append_and_leave())
+    await started.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await left[0] == [1]
+    with Store.open(path) as store:
+        assert store.head().position == 1

@@ -14,6 +14,7 @@ from tests.loop.story import ROOT, Ended, ended, make_workspace, serve
 RESTART_TABLE = frozenset(
     {
         "loop.started",
+        "loop.stopped",  # killed after it has said so: the next loop says it again
         "proposal.failed",
         "proposal.requested",
         "training.requested",
