@@ -11,7 +11,7 @@ always means that rows are gone. Not covered: someone who rewrites the end of th
 The line has a fixed length and is written in place by one call, with a check sum by which a reader knows
 the half of one. Replacing the file by a rename instead took as long as a commit on ext4 (170-230 us; in
 place 2). For the same reason it is synced when a store is closed and not on each append, which made an
-append 1.5 to 1.6 times as slow. What that gives up: rows lost together with a power failure, within the
+append about 1.5 times as slow. What that gives up: rows lost together with a power failure, within the
 seconds that the system takes to write the witness by itself.
 """
 

@@ -16,10 +16,10 @@ from eventstore import events as e
 from eventstore import requests
 from eventstore.console import Asked, ask, fail, new_id, read_state
 from eventstore.home import Home
-from eventstore.projections.run_state import Run
+from eventstore.projections.run_state import Run, State
 from eventstore.store import Store
 from eventstore.zone import local_zone
-from loop import preflight, template
+from loop import template
 from loop.compose import serve
 from loop.screen import headline, recent
 from trainer.process import run_command
@@ -62,10 +62,10 @@ def _prepare_data(home: Home, out: Console) -> None:
     )
     with out.status("preparing"):
         ended = asyncio.run(run_command(spec))
+    last_line = (ended.tail.strip().splitlines() or ["it printed nothing"])[-1]
     if ended.exit_code != 0:
-        fail(f"prepare.py failed with exit code {ended.exit_code}: {ended.tail.strip().splitlines()[-1:]}")
-    for line in ended.tail.strip().splitlines()[-1:]:
-        out.print(f"  {escape(line)}")
+        fail(f"prepare.py failed with exit code {ended.exit_code}: {last_line}")
+    out.print(f"  {escape(last_line)}")
 
 
 def _free_tag(home: Home) -> str:
@@ -79,17 +79,16 @@ def _summary(home: Home, tag: str, asked: Asked, out: Console, seconds: float) -
 
     with Store.open(home.log_path) as log:
         events = list(log.stream())
-    run = read_state(home).runs[tag]
+    run = State.of(events).runs[tag]
     if run.refused is not None:
         fail(f"the run was refused: {run.refused.why}; {run.refused.remedy}")
     results = Results()
     for event in events:
         results.apply(event)
-    objective = preflight.read_settings(home.root).objective
     picture = home.root / "progress.png"
-    picture.write_bytes(figure.staircase(results.rows(tag), objective.name, objective.direction, tag))
+    picture.write_bytes(figure.staircase(results.rows(tag), results.metric(tag), results.direction(tag), tag))
     out.print(headline(run))
-    out.print(recent(run))
+    out.print(recent(run, out.width))
     out.print(f"\n{len(events) - asked.position + 1} events, {seconds:.0f} s. What you have now, in {home.root}:")
     for path, what in (
         (home.root / "results.tsv", "one row for each experiment"),
@@ -101,7 +100,7 @@ def _summary(home: Home, tag: str, asked: Asked, out: Console, seconds: float) -
     _what_next(home, run, out)
 
 
-def _what_next(home: Home, run: Run, console: Console) -> None:
+def _what_next(home: Home, run: Run, out: Console) -> None:
     here = Path.cwd()
     where = home.root.relative_to(here) if home.root.is_relative_to(here) else home.root
     script = Path(sys.executable).with_name("nightshift")
@@ -117,5 +116,5 @@ def _what_next(home: Home, run: Run, console: Console) -> None:
         (f"{nightshift} loop", "serves it, in a terminal that stays open"),
     ):
         table.add_row(f"  {command}", f"[dim]{what}[/]")
-    console.print("\nGo on:")
-    console.print(table)
+    out.print("\nGo on:")
+    out.print(table)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from eventstore import events as e
 from eventstore.envelope import Event
+from eventstore.plain import shortened
 from eventstore.projections.run_state import Run
 from loop.shell import Shell
 from loop.stages import stage_of
@@ -65,7 +66,7 @@ class Screen:
         run = shell.state.active
         if run is None:
             return Text("waiting for a run: `nightshift start TAG` in another terminal (Ctrl-C ends the loop)", "dim")
-        return Group(headline(run), recent(run), *self._trainings(shell, run))
+        return Group(headline(run), recent(run, self.console.width), *self._trainings(shell, run))
 
     def _trainings(self, shell: Shell, run: Run) -> list[RenderableType]:
         bars: list[RenderableType] = []
@@ -107,16 +108,18 @@ def headline(run: Run) -> Text:
     return Text(text, "bold")
 
 
-def recent(run: Run) -> Table:
-    """The last verdicts."""
+def recent(run: Run, width: int) -> Table:
+    """The last verdicts, one line each, in at most *width* columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim")
     for column in ("#", "verdict", "score", "description", "reason"):
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
+        table.add_column(column, no_wrap=True)
+    room = max(width - 36, 20)  # beside number, verdict and score
     for done in run.done[-ROWS:]:
         verdict = done.verdict or "abandoned"
         score = f"{done.score:.6f}" if done.score is not None else "-"
-        what = (Text(done.description), Text(done.reason))
-        table.add_row(str(done.experiment), Text(verdict, COLOURS.get(verdict, "yellow")), score, *what)
+        reason = shortened(done.reason, room // 3)
+        what = Text(shortened(done.description, room - room // 3))
+        table.add_row(str(done.experiment), Text(verdict, COLOURS.get(verdict, "yellow")), score, what, Text(reason))
     return table
 
 
