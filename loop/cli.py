@@ -24,7 +24,7 @@ from eventstore.store import Store
 from eventstore.zone import local_zone
 from loop import demo, preflight, profiles, template
 from loop.compose import serve
-from loop.effects import scoring_of
+from loop.effects.trainings import scoring_of
 from loop.errors import LoopError
 from loop.workspace import Workspace
 from trainer.errors import TrainerError

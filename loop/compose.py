@@ -22,7 +22,8 @@ from eventstore.envelope import Event
 from eventstore.follow import Bell
 from eventstore.home import Home
 from eventstore.worker import Worker
-from loop.effects import Around
+from loop.effects.hands import Around
+from loop.errors import BadScript
 from loop.proposers.base import Proposer
 from loop.proposers.scripted import Scripted
 from loop.proposers.sweep import Sweep
@@ -79,10 +80,17 @@ async def _read_at(log: Worker, position: int) -> Event:
 
 
 def make_proposer(settings: st.Settings, root: Path) -> Proposer:
-    """The proposer that the settings name."""
+    """The proposer that the settings name. Raises `BadScript` if its file cannot be read."""
     if settings.proposer.kind == "scripted":
-        return Scripted.from_data(json.loads((root / settings.scripted.file).read_text(encoding="utf-8")))
+        return _scripted(root / settings.scripted.file)
     return Sweep(settings.sweep)
+
+
+def _scripted(path: Path) -> Scripted:
+    try:
+        return Scripted.from_data(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise BadScript(f"the script of proposals {path} cannot be read ({error})") from error
 
 
 def started_event() -> e.LoopStarted:

@@ -72,8 +72,8 @@ kind = "sweep"              # no model and no key: draws the constants below, at
 DEPTH = {{ low = 1, high = 6 }}                      # written as whole numbers: drawn as whole numbers
 MATRIX_OPTIMIZER = {{ choices = ["adamw", "muon"] }}
 MATRIX_LR = {{ low = 0.0003, high = 0.1, log = true }}  # log: as many draws below 0.005 as above
-EMBED_LR = {{ low = 0.0005, high = 0.5, log = true }}
-HEAD_LR = {{ low = 0.0005, high = 0.03, log = true }}
+EMBED_LR = {{ low = 0.0008, high = 0.5, log = true }}
+HEAD_LR = {{ low = 0.0008, high = 0.03, log = true }}
 WARMDOWN = {{ low = 0.0, high = 0.8 }}
 BATCH_ROWS = {{ choices = [8, 16, 32] }}
 

@@ -70,7 +70,7 @@ class Screen:
 
     def _trainings(self, shell: Shell, run: Run) -> list[RenderableType]:
         bars: list[RenderableType] = []
-        for (tag, number), training in shell.effects.trainings.items():
+        for (tag, number), training in shell.hands.trainings.items():
             if tag != run.tag or run.started is None:
                 continue
             progress = training.progress()

@@ -19,7 +19,8 @@ from eventstore.projections.results import Results
 from eventstore.projections.run_state import State
 from eventstore.worker import Worker
 from loop import commands as c
-from loop.effects import Around, Effects
+from loop.effects.dispatch import carry_out, intent_of
+from loop.effects.hands import Around, Hands
 from loop.machine import next_commands
 from loop.tables import write_results
 
@@ -35,7 +36,7 @@ class Shell:
 
     Attributes:
         log: The worker that owns the connection.
-        around: Doors and constants, see `effects.Around`.
+        around: Doors and constants, see `effects.hands.Around`.
         bell: Rings when anyone has appended.
         actor: Who the loop's events are by.
         on_event: Called with every event of the log, in order, from the first; for a screen.
@@ -48,14 +49,14 @@ class Shell:
     on_event: Callable[[Event], None] = lambda _event: None
     state: State = field(default_factory=State)
     results: Results = field(default_factory=Results)
-    effects: Effects = field(init=False)
+    hands: Hands = field(init=False)
     tasks: dict[c.Key, asyncio.Task[None]] = field(default_factory=dict)
     cancelled: set[c.Key] = field(default_factory=set)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     stop_why: str = ""
 
     def __post_init__(self) -> None:
-        self.effects = Effects(self.around, self._append)
+        self.hands = Hands(self.around, self._append)
 
     def stop(self, why: str) -> None:
         """Ask the loop to end in good order; safe to call from a signal handler of the event loop."""
@@ -71,8 +72,8 @@ class Shell:
         """
         Run until stopped, or until the queue is empty.
 
-        Raises whatever an effect raised that is neither a fault of the disk nor of git: a fault of this
-        program ends the loop, and the log tells the next one what was open.
+        Raises:
+            LogUnavailable: If the log cannot be written; it tells the next loop what was open.
         """
         await self._fold()
         await self._append([c.Append("", started, None)])
@@ -91,9 +92,9 @@ class Shell:
         """Do one turn; return whether there was anything to do."""
         self._reap()
         await self._fold()
-        active = self.effects.active(self.state.active)
+        active = self.hands.active(self.state.active)
         policy = active.policy if active is not None else None
-        running = frozenset(self.tasks) | self.cancelled | self.effects.held
+        running = frozenset(self.tasks) | self.cancelled | self.hands.held
         commands = next_commands(self.state, running, format_at(self.around.now()), policy)
         if not commands:
             return False
@@ -106,7 +107,7 @@ class Shell:
         """Write facts and intents as one batch, then start the effects. False if someone appended in between."""
         facts = [command for command in commands if isinstance(command, c.Append)]
         effects = [
-            (command, self.effects.intent(command, self.state))
+            (command, intent_of(self.hands, command, self.state))
             for command in commands
             if not isinstance(command, c.Append)
         ]
@@ -121,7 +122,7 @@ class Shell:
         for command, intent in effects:
             position = next(at) if intent is not None else _request_of(command)
             self.tasks[command.key] = asyncio.create_task(
-                self.effects.do(command, before, intent, position), name=" ".join(map(str, command.key))
+                carry_out(self.hands, command, before, intent, position), name=" ".join(map(str, command.key))
             )
         return bool(facts or effects)
 
@@ -183,7 +184,7 @@ class Shell:
         for task in self.tasks.values():
             task.cancel()
         ended = await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        self.effects.close()
+        self.hands.close()
         faults = [x for x in ended if isinstance(x, Exception)]
         why = self.stop_why or "a fault of the loop itself"
         await self._append([c.Append("", e.LoopStopped(why=why), None)])

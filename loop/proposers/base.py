@@ -106,6 +106,18 @@ class ProposalError(LoopError):
         super().__init__(why)
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Stands for a proposer that cannot be made: it answers every ask with *why*."""
+
+    kind: str
+    why: str
+    can_repair: bool = False
+
+    async def propose(self, _ask: Ask) -> Proposal:
+        raise ProposalError("broken", self.why)
+
+
 class Proposer(Protocol):
     """Whoever answers asks. Cancelling `propose` must leave nothing at work."""
 

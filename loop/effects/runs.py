@@ -1,0 +1,66 @@
+"""Start a queued run, or refuse it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from eventstore import events as e
+from eventstore import settings as st
+from eventstore.projections.run_state import Run, State
+from loop import commands as c
+from loop import preflight
+from loop.effects.hands import Hands
+from loop.errors import BadScript, WorkspaceError
+
+
+async def start(hands: Hands, command: c.StartRun, state: State, run: Run) -> None:
+    around = hands.around
+    try:
+        ready = await hands.in_git(preflight.check, around.home.root, around.workspace, run.request, around.now())
+        around.proposer_of(ready.settings, around.home.root)
+        await hands.in_git(around.workspace.create_branch, command.tag, ready.base_commit)
+    except preflight.Refusal as refusal:
+        await _refuse(hands, command, refusal)
+        return
+    except BadScript as error:
+        await _refuse(hands, command, preflight.Refusal("proposer", str(error), "mend the file and ask again"))
+        return
+    except WorkspaceError as error:  # someone took the branch since it was checked
+        await _refuse(hands, command, preflight.Refusal(error.code, str(error), "choose another tag"))
+        return
+    facts = []
+    known = ready.program_hash in state.program_positions
+    if not known:
+        recorded = e.ProgramRecorded(hash=ready.program_hash, text=ready.program)
+        facts.append(c.Append("", recorded, command.request))
+    program_hash = state.program_hash if known else ready.program_hash
+    started = _started(hands, command.tag, run, ready, program_hash)
+    await hands.append([*facts, c.Append(command.tag, started, command.request)])
+
+
+def _started(hands: Hands, tag: str, run: Run, ready: preflight.Ready, program_hash: str) -> e.RunStarted:
+    seed = run.request.seed
+    return e.RunStarted(
+        branch=f"autoresearch/{tag}",
+        base_commit=ready.base_commit,
+        settings=st.to_data(ready.settings),
+        limits=ready.limits,
+        program_hash=program_hash,
+        harness_hash=ready.harness_hash,
+        settings_hash=ready.settings_hash,
+        seed=seed if seed is not None else _seed_of(tag),
+        host=hands.around.about["host"],
+        device=hands.around.executor.device(0),
+        sandbox=hands.around.about["sandbox"],
+        versions=hands.around.about["versions"],
+    )
+
+
+async def _refuse(hands: Hands, command: c.StartRun, refusal: preflight.Refusal) -> None:
+    data = e.RunRefused(request=command.request, code=refusal.code, why=refusal.why, remedy=refusal.remedy)
+    await hands.record(command.tag, data, command.request)
+
+
+def _seed_of(tag: str) -> int:
+    """A seed for a run whose asker set none: the same tag gives the same seed."""
+    return int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big") % 1_000_000

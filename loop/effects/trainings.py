@@ -1,0 +1,177 @@
+"""Train a commit, score it, and guard what would be kept."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from eventstore import events as e
+from eventstore import settings as st
+from eventstore.projections.run_state import Run
+from loop import commands as c
+from loop.effects.hands import Hands
+from trainer.errors import CannotStart
+from trainer.files import read_result
+from trainer.process import run_command
+from trainer.spec import CommandSpec, Result, Scoring, TrainingSpec
+
+
+async def train(hands: Hands, command: c.Train, run: Run, request: e.TrainingRequested, position: int) -> None:
+    home = hands.around.home
+    place = (command.tag, command.experiment, command.attempt, command.trial)
+    folder, outdir = home.work_dir(*place), home.run_dir(*place)
+    try:
+        result = await _trained(hands, command, run, request, position, folder, outdir)
+    except asyncio.CancelledError:
+        result = Result(outcome="stopped", seconds=0.0, why="it was cut off before it began", nonce=request.nonce)
+    await hands.record(command.tag, _finished(command, request.nonce, result), position)
+    await asyncio.to_thread(_keep_artifacts, folder, outdir)
+
+
+async def _trained(
+    hands: Hands, command: c.Train, run: Run, request: e.TrainingRequested, position: int, folder: Path, outdir: Path
+) -> Result:
+    active = hands.active(run)
+    assert active is not None  # its intent was written for the active run
+    await _fresh_checkout(hands, command.commit, folder, outdir)
+    spec = TrainingSpec(
+        command=request.command,
+        workdir=folder,
+        outdir=outdir,
+        mark=hands.mark(command.tag, command.experiment, request.nonce),
+        attempt=command.attempt,
+        trial=command.trial,
+        budget_s=request.budget_s,
+        timeout_s=request.timeout_s,
+        seed=request.seed,
+        scoring=scoring_of(active.settings),
+    )
+    try:
+        training = await hands.around.executor.start(spec, command.slot)
+    except CannotStart as error:
+        return Result(outcome="crash", seconds=0.0, why=str(error), nonce=request.nonce)
+    key = (command.tag, command.experiment)
+    hands.trainings[key] = training
+    started = e.TrainingStarted(
+        experiment=command.experiment,
+        attempt=command.attempt,
+        trial=command.trial,
+        nonce=request.nonce,
+        pid=training.pid,
+        pid_started=training.pid_started,
+        device=training.device,
+    )
+    try:
+        await hands.record(command.tag, started, position)
+        return await training.wait()
+    except asyncio.CancelledError:
+        await training.stop()
+        return await training.wait()
+    finally:
+        del hands.trainings[key]
+
+
+async def close_training(hands: Hands, command: c.CloseTraining) -> None:
+    place = (command.tag, command.experiment, command.attempt, command.trial)
+    folder, outdir = hands.around.home.work_dir(*place), hands.around.home.run_dir(*place)
+    result = await asyncio.to_thread(read_result, outdir)
+    if result is None or result.nonce != command.nonce:
+        why = "the loop or the machine ended while it trained"
+        result = Result(outcome="lost", seconds=0.0, why=why, nonce=command.nonce)
+    await hands.record(command.tag, _finished(command, command.nonce, result), command.cause)
+    await asyncio.to_thread(_keep_artifacts, folder, outdir)
+
+
+async def score(hands: Hands, command: c.Score, run: Run, position: int) -> None:
+    trial = run.experiments[command.experiment].trials[command.trial]
+    finished = trial.finished
+    score = finished.score if finished is not None else None
+    data = e.ScoringFinished(
+        experiment=command.experiment,
+        attempt=command.attempt,
+        trial=command.trial,
+        outcome="scored" if score is not None else "no_metric",
+        score=score,
+        claim=score,
+        why="" if score is not None else "the training ended well but gave no score",
+    )
+    await hands.record(command.tag, data, position)
+
+
+async def guard(hands: Hands, command: c.RunGuard, position: int) -> None:
+    request = (await hands.around.read_at(command.request or position)).data
+    assert isinstance(request, e.GuardRequested)  # the position comes from the log's own record of it
+    home = hands.around.home
+    folder = home.guard_dir(command.tag, command.experiment, command.attempt)
+    try:
+        await _fresh_checkout(hands, command.commit, folder, None)
+        spec = CommandSpec(
+            command=request.command,
+            workdir=folder,
+            mark=hands.mark(command.tag, command.experiment, request.nonce),
+            timeout_s=request.timeout_s,
+        )
+        ended = await run_command(spec)
+        data = e.GuardFinished(
+            experiment=command.experiment,
+            attempt=command.attempt,
+            result="timeout" if ended.timed_out else "passed" if ended.exit_code == 0 else "failed",
+            seconds=round(ended.seconds, 3),
+            exit_code=ended.exit_code,
+            tail=ended.tail,
+        )
+    except CannotStart as error:
+        data = e.GuardFinished(
+            experiment=command.experiment, attempt=command.attempt, result="failed", seconds=0.0, tail=str(error)
+        )
+    except asyncio.CancelledError:
+        data = e.GuardFinished(experiment=command.experiment, attempt=command.attempt, result="stopped", seconds=0.0)
+    await hands.record(command.tag, data, position)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _fresh_checkout(hands: Hands, commit: str, folder: Path, outdir: Path | None) -> None:
+    def make() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        if outdir is not None:
+            shutil.rmtree(outdir, ignore_errors=True)
+            outdir.mkdir(parents=True)
+        hands.around.workspace.checkout(commit, folder)
+
+    await hands.in_git(make)
+
+
+def scoring_of(settings: st.Settings) -> Scoring:
+    """How the trainer is to find the score, from the objective."""
+    objective = settings.objective
+    if objective.direction == "pass":
+        return Scoring(kind="pass", name=objective.name)
+    if objective.score == "sealed":
+        raise ValueError("sealed scoring has no place in the output: a run with it is refused at its start")
+    return Scoring(kind=objective.score, name=objective.name, file=objective.score_file, key=objective.score_key)
+
+
+def _finished(command: c.Train | c.CloseTraining, nonce: str, result: Result) -> e.TrainingFinished:
+    return e.TrainingFinished(
+        experiment=command.experiment,
+        attempt=command.attempt,
+        trial=command.trial,
+        nonce=nonce,
+        outcome=result.outcome,
+        seconds=round(result.seconds, 3),
+        score=result.score,
+        metrics=dict(result.metrics),
+        peak_memory_mb=result.peak_memory_mb,
+        exit_code=result.exit_code,
+        why=result.why,
+        tail=result.tail,
+    )
+
+
+def _keep_artifacts(folder: Path, outdir: Path) -> None:
+    """Move what the training left under `artifacts/` beside its log and remove the work folder."""
+    artifacts = folder / "artifacts"
+    if artifacts.is_dir() and not artifacts.is_symlink() and outdir.is_dir():
+        shutil.move(artifacts, outdir / "artifacts")
+    shutil.rmtree(folder, ignore_errors=True)
