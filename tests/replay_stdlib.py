@@ -32,7 +32,7 @@ def one_line(text):
 
 def results(events, tag):
     metric, commits, peaks, descriptions = None, {}, {}, {}
-    rows, branch = {}, []
+    rows, branch, moved = {}, [], {0}
     for run, kind, data in events:
         if run != tag:
             continue
@@ -57,7 +57,11 @@ def results(events, tag):
             ]
             if data["verdict"] == "keep":
                 branch.append(number)
-        elif kind == "branch.moved" and data["why"] == "veto" and number in branch[1:]:
+        elif kind == "branch.moved" and data["why"] == "keep":
+            moved.add(number)
+        elif kind == "run.finished" and branch and branch[-1] not in moved:  # someone else held the branch
+            rows[branch.pop()][3] = "discard"
+        elif kind == "branch.moved" and number in branch[1:]:
             while number in branch:
                 rows[branch.pop()][3] = "discard"
     if metric is None:

@@ -3,7 +3,8 @@
 Guaranteed: the same events give the same bytes. One row for each experiment with a verdict, in the order
 of the first verdict of each. A row after the baseline is `keep` if and only if its commit is on the run's
 branch: a keep counts from its verdict, and a veto of n, once the branch has moved, turns n and every later
-keep into `discard`, because each was built on the one before.
+keep into `discard`, because each was built on the one before. So does the end of a run whose branch never
+moved to its last keep, because someone else held it.
 
 Not guaranteed: anything about a run whose `run.started` has not been applied; its events are passed over,
 as are events of types or versions that are not known here.
@@ -21,6 +22,7 @@ from eventstore.events import (
     ExperimentCommitted,
     ExperimentDecided,
     ProposalReceived,
+    RunFinished,
     RunStarted,
     Standing,
     TrainingFinished,
@@ -83,7 +85,7 @@ class _Experiment:
 
 
 class _Run:
-    __slots__ = ("direction", "experiments", "metric", "on_branch", "rows")
+    __slots__ = ("direction", "experiments", "metric", "moved_to", "on_branch", "rows")
 
     def __init__(self, metric: str, direction: str) -> None:
         self.metric = metric
@@ -91,6 +93,7 @@ class _Run:
         self.experiments: dict[int, _Experiment] = {}
         self.rows: dict[int, Row] = {}  # by experiment; a dict keeps the order of the first verdicts
         self.on_branch: list[int] = []  # kept experiments, the baseline first, each built on the one before
+        self.moved_to: set[int] = {0}  # keeps that the branch has moved to
 
     def experiment(self, number: int) -> _Experiment:
         found = self.experiments.get(number)
@@ -108,6 +111,7 @@ class Results:
         self._handlers: dict[type, Callable[[_Run, Any, int], None]] = {
             ProposalReceived: _received,
             ExperimentCommitted: _committed,
+            RunFinished: _finished,
             TrainingFinished: _trained,
             ExperimentDecided: _decided,
             BranchMoved: _moved,
@@ -206,9 +210,17 @@ def _decided(run: _Run, data: ExperimentDecided, position: int) -> None:
 
 
 def _moved(run: _Run, data: BranchMoved, _position: int) -> None:
+    if data.why == "keep":
+        run.moved_to.add(data.experiment)
     if data.why != "veto" or data.experiment == 0 or data.experiment not in run.on_branch:
         return
     first = run.on_branch.index(data.experiment)
     for number in run.on_branch[first:]:
         run.rows[number] = msgspec.structs.replace(run.rows[number], status="discard", vetoed=data.experiment)
     del run.on_branch[first:]
+
+
+def _finished(run: _Run, _data: RunFinished, _position: int) -> None:
+    for number in [number for number in run.on_branch if number not in run.moved_to]:
+        run.rows[number] = msgspec.structs.replace(run.rows[number], status="discard")
+        run.on_branch.remove(number)

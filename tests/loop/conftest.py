@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+
 from eventstore import events as e
 from eventstore.envelope import Event, NewEvent
 from eventstore.memory import MemoryLog
@@ -52,7 +53,7 @@ def commit_of(experiment: int, attempt: int, base: str) -> str:
 # ---------------------------------------------------------------- commands in short
 
 
-def brief(command: c.Command) -> str:  # noqa: PLR0912 - one line for each kind
+def brief(command: c.Command) -> str:
     """A command as a few words, so that a table of them can be read."""
     match command:
         case c.Append(data=data):
@@ -229,7 +230,9 @@ class Story:
         self.tell(training_requested(self.policy, n, attempt, trial, slot, experiment.committed.commit, nonce))
         return self.tell(training_started(n, attempt, trial, nonce))
 
-    def trained_as(self, n: int, outcome: e.Outcome, score: float | None = None, memory_mb: float | None = None) -> Story:
+    def trained_as(
+        self, n: int, outcome: e.Outcome, score: float | None = None, memory_mb: float | None = None
+    ) -> Story:
         """Its open training ended."""
         experiment = self.run.experiments[n]
         trial = experiment.last
@@ -269,9 +272,7 @@ class Story:
             )
         )
 
-    def trained(
-        self, n: int, score: float, slot: int = 0, trial: int = 0, memory_mb: float | None = None
-    ) -> Story:
+    def trained(self, n: int, score: float, slot: int = 0, trial: int = 0, memory_mb: float | None = None) -> Story:
         """Trained and scored."""
         return self.training(n, slot, trial).trained_as(n, "scored", score, memory_mb).scored(n, score)
 
@@ -302,9 +303,7 @@ class Story:
         """The branch was moved to the keep that waits for it."""
         keep = self.run.pending_keep
         assert keep is not None
-        return self.tell(
-            e.BranchMoved(experiment=n, from_commit=self.run.tip, to_commit=keep.commit, why="keep")
-        )
+        return self.tell(e.BranchMoved(experiment=n, from_commit=self.run.tip, to_commit=keep.commit, why="keep"))
 
     def kept(self, n: int, score: float) -> Story:
         """From its proposal to the branch."""
@@ -568,7 +567,11 @@ class World(Story):
                 )
             case c.RunGuard(request=None):
                 return e.GuardRequested(
-                    experiment=command.experiment, attempt=command.attempt, command=("pytest",), timeout_s=9, nonce=nonce
+                    experiment=command.experiment,
+                    attempt=command.attempt,
+                    command=("pytest",),
+                    timeout_s=9,
+                    nonce=nonce,
                 )
         return None
 

@@ -6,11 +6,12 @@ milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
+
 from eventstore import events as e
 from eventstore import requests as ask
 from eventstore.envelope import Event
@@ -96,7 +97,7 @@ class Watch:
                 assert attempt == self.attempts[at] + 1
                 self.attempts[at] = attempt
                 self.scored_at.pop(at, None)
-            case e.ExperimentCommitted(attempt=attempt, commit=commit):
+            case e.ExperimentCommitted(attempt=attempt):
                 assert attempt == self.attempts[at]
             case e.TrainingRequested():
                 self._open("training", at, data)
@@ -356,7 +357,7 @@ def outcome(world: Any) -> tuple[Any, ...]:
     return world.verdicts(), abandoned, run.tip, world.branches, results.tsv(run.tag), run.finished
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 5, 6])  # with 4 the proposer says at once that it has nothing
 def test_with_one_slot_a_crash_after_any_step_changes_no_verdict(seed: int, new_world: Any, new_dice: Any) -> None:
     """Every answer in this world depends on what was asked, so asking anything else would show."""
 
