@@ -8,10 +8,12 @@ from pathlib import Path
 
 from eventstore import events as e
 from eventstore import settings as st
+from eventstore.codec import clean
 from eventstore.projections.run_state import Run
 from loop import commands as c
-from loop.effects.hands import Hands
-from trainer.errors import CannotStart
+from loop.effects.hands import TEXT_MAX, Hands
+from loop.errors import WorkspaceError
+from trainer.errors import CannotStart, OutputUnwritable
 from trainer.files import read_result
 from trainer.process import run_command
 from trainer.spec import CommandSpec, Result, Scoring, TrainingSpec
@@ -25,6 +27,12 @@ async def train(hands: Hands, command: c.Train, run: Run, request: e.TrainingReq
         result = await _trained(hands, command, run, request, position, folder, outdir)
     except asyncio.CancelledError:
         result = Result(outcome="stopped", seconds=0.0, why="it was cut off before it began", nonce=request.nonce)
+    except (OSError, OutputUnwritable, WorkspaceError) as error:
+        # Not the training's fault: closed as stopped, it is trained again after the pause and does not count as lost.
+        why = clean(f"the disk or git failed: {error}", TEXT_MAX)
+        failed = Result(outcome="stopped", seconds=0.0, why=why, nonce=request.nonce)
+        await hands.record(command.tag, _finished(command, request.nonce, failed), position)
+        raise
     await hands.record(command.tag, _finished(command, request.nonce, result), position)
     await asyncio.to_thread(_keep_artifacts, folder, outdir)
 

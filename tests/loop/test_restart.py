@@ -75,11 +75,11 @@ def kill_everywhere(workspace: Path, tmp_path: Path, step: int, offset: int) -> 
 
 
 def differences(reference: Ended, found: Ended) -> list[str]:
-    out = [
-        f"{name}: {getattr(found, name)} instead of {getattr(reference, name)}"
-        for name in ("verdicts", "tables", "tips", "refs")
-        if getattr(found, name) != getattr(reference, name)
-    ]
+    out = []
+    for name in ("verdicts", "tables", "tips", "refs"):
+        there, here = getattr(reference, name), getattr(found, name)
+        if there != here:
+            out.append(f"{name}: {str(here)[:400]} instead of {str(there)[:400]}")
     extra = found.types - reference.types
     out += [f"extra {name}" for name in extra if name not in RESTART_TABLE]
     out += [f"missing {name}" for name in reference.types - found.types if name != "loop.stopped"]
