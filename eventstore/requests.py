@@ -15,7 +15,8 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from eventstore import events as e
-from eventstore.envelope import AT_PATTERN
+from eventstore.envelope import parse_at
+from eventstore.errors import InvalidEvent
 from eventstore.projections.run_state import Run, State
 
 TAG_MAX = 60
@@ -23,7 +24,7 @@ TAG_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 IDEA_MAX = 2_000
 WHY_MAX = 500
 PROGRAM_MAX_BYTES = 200_000
-CLOCK_PATTERN = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+CLOCK_PATTERN = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +221,7 @@ def veto(state: State, tag: str | None, experiment: int, why: str = "") -> Answe
         return run
     if experiment == 0:
         return Refused("experiment 0 is the baseline: there is nothing before it to go back to")
-    pending = run.pending_keep is not None and run.pending_keep.experiment == experiment
-    if run.keep_of(experiment) is None and not pending:
+    if not _is_kept(run, experiment):
         done = run.finished_experiment(experiment)
         what = "has no verdict yet" if done is None else f"is a {done.verdict or 'withdrawn experiment'}"
         if done is not None and done.verdict == "keep":
@@ -246,7 +246,7 @@ def again(state: State, tag: str | None, experiment: int) -> Answer:
         return Refused(f"experiment {experiment} of {run.tag} is not over: wait for its verdict")
     if not done.commit:
         return Refused(f"experiment {experiment} of {run.tag} was never committed: there is no edit to take up")
-    if run.keep_of(experiment) is not None:
+    if _is_kept(run, experiment):
         return Refused(f"experiment {experiment} of {run.tag} is on the branch already")
     if experiment in run.agains:
         return Refused(f"experiment {experiment} of {run.tag} is waiting to be taken up already")
@@ -279,11 +279,20 @@ def _limit_problem(limit: Literal["experiments", "until", "usd"], value: int | f
         return None
     if limit == "experiments" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         return f"experiments: got {value!r}, expected a whole number of at least 1"
-    if limit == "until" and not (isinstance(value, str) and AT_PATTERN.fullmatch(value)):
+    if limit == "until" and not (isinstance(value, str) and _is_time(value)):
         return f"until: got {value!r}, expected a time in UTC"
-    if limit == "usd" and not (isinstance(value, int | float) and 0 < value < float("inf")):
+    is_amount = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    if limit == "usd" and not is_amount:
         return f"usd: got {value!r}, expected an amount above 0"
     return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        parse_at(text)
+    except InvalidEvent:
+        return False
+    return True
 
 
 def zone_problem(zone: str) -> str | None:
@@ -293,6 +302,12 @@ def zone_problem(zone: str) -> str | None:
     except (KeyError, ValueError, OSError):  # unknown, malformed, a folder's name
         return f"{zone!r} is not a time zone: use a name such as Europe/Berlin or UTC"
     return None
+
+
+def _is_kept(run: Run, experiment: int) -> bool:
+    """Whether the experiment is on the branch, or about to be: a keep counts from its decision."""
+    pending = run.pending_keep is not None and run.pending_keep.experiment == experiment
+    return pending or run.keep_of(experiment) is not None
 
 
 def _find(state: State, tag: str | None) -> Run | Refused:

@@ -40,7 +40,7 @@ def test_each_of_74_random_bits_counts(one: int, other: int) -> None:
 
 
 def test_an_id_is_fixed_by_its_time_and_bytes() -> None:
-    """Worked out by hand from the layout in RFC 9562: 48 bits of milliseconds, 7, 12 bits, 10, 62 bits."""
+    """The example of RFC 9562, appendix A.6."""
     moment = datetime(2022, 2, 22, 14, 22, 22, tzinfo=timezone(timedelta(hours=-5)))
     randomness = ((0xCC3 << 62) | 0x18C4DC0C0C07398F).to_bytes(10, "big")
     assert time_ordered_id(moment, randomness) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
