@@ -314,6 +314,7 @@ def test_a_failed_baseline_ends_the_run_with_one_crash(broken: Any, new_world: A
         "",
         ["prepare 1.0 first", "propose 2 new, ask 0"],
     ),
+    ("being prepared", lambda s: s.measured().proposed(1), "prepare 1", ["propose 2 new, ask 0"]),
     ("prepared, not committed", lambda s: s.measured().proposed(1).only_prepared(1).proposed(2), "", ["commit 1.0"]),
     ("committed, not trained", lambda s: s.measured().proposed(1).prepared(1).proposed(2), "", ["train 1.0.0 on 0"]),
     (
@@ -420,6 +421,11 @@ def test_a_lost_ask_costs_what_was_reserved_and_asks_the_same_question_again(new
     (again,) = story.commands()
     assert (again.experiment, again.ask, again.base_commit, again.known_at) == (2, 0, base, asked_at)
     assert base != story.run.tip
+
+
+def test_a_lost_ask_is_closed_under_its_own_number(new_story: Any) -> None:
+    (lost,) = new_story().measured().asked(1).failed(1, "overloaded").asked(1, 1).commands()
+    assert (lost.data.failure, lost.data.ask) == ("lost", 1)
 
 
 def test_a_failed_ask_is_a_new_question_on_todays_tip(new_story: Any) -> None:
@@ -731,6 +737,12 @@ def test_pause_now_cuts_off_what_is_in_flight(
     tell: Tell, running: str, expected: list[str], new_story: Any, then: Then
 ) -> None:
     assert then(tell(new_story(repair_attempts=1)), running) == expected
+
+
+def test_the_cause_of_a_pause_is_its_request_if_there_was_one(new_story: Any) -> None:
+    story = pause(new_story().measured())
+    assert story.commands()[0].cause == story.state.position
+    assert failed_thrice(new_story(asks_max=2, failures_max=3)).commands()[0].cause is None
 
 
 @table(
@@ -1423,13 +1435,22 @@ def test_the_guard_runs_only_for_what_would_be_a_keep(
 
 
 def test_the_cause_of_a_verdict_is_its_last_evidence(new_story: Any) -> None:
-    """The score, after a guard the guard, for a crash the end of its training."""
+    """The score, after a guard the guard, for a crash the end of its training or the scoring that refused it."""
+    tampered = e.ScoringFinished(experiment=1, attempt=0, trial=0, outcome="tampered", why="two blocks")
+    unscored = new_story().measured().proposed(1).prepared(1).crashed(1, "scored").scoring(1).tell(tampered)
     scored = new_story().measured().proposed(1).prepared(1).trained(1, 0.9)
     guarded = new_story(guard=GUARD).measured().proposed(1).prepared(1).trained(1, 0.9).guarding(1)
-    for story in (scored, guarded.guarded(1, "passed", 0), crashed_1(new_story())):
+    for story in (scored, guarded.guarded(1, "passed", 0), crashed_1(new_story()), unscored):
         (decided,) = story.commands()
         assert isinstance(decided.data, e.ExperimentDecided)
         assert decided.cause == story.state.position
+
+
+def test_the_cause_of_a_guard_is_the_score_it_follows(new_story: Any) -> None:
+    story = new_story(guard=GUARD).measured().proposed(1).prepared(1).trained(1, 0.9).proposed(2)
+    (guard,) = story.commands()
+    assert (guard.cause, guard.request) == (story.run.experiments[1].last.scored_at, None)
+    assert guard.commit == story.run.experiments[1].committed.commit
 
 
 # ---------------------------------------------------------------- many slots, one branch
