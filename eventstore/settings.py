@@ -142,7 +142,8 @@ class Verdict(Table, frozen=True):
     equal_within: Annotated[NotNegative, "scores this close count as equal"] = 0.0
     gain_per_line: Annotated[NotNegative, "a gain smaller than this times the net lines added is discarded"] = 0.0
     memory_factor_max: Annotated[
-        Annotated[float, Meta(ge=1, title="a number of 1 or more")], "peak memory may grow by this factor over the best"
+        Annotated[float, Meta(ge=1, title="a number of 1 or more")],
+        "peak memory may grow by this factor over the best, and always by 64 MB",
     ] = 1.5
 
 

@@ -10,6 +10,9 @@ from statistics import fmean
 
 from loop.policy import Policy
 
+MEMORY_SLACK_MB = 64.0
+"""Growth up to this is never too much: the sampled memory of a program that runs for a moment differs that much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -101,7 +104,8 @@ def _too_much_memory(best: Best, candidate: Candidate, policy: Policy) -> str:
     if not best.peak_memory_mb or candidate.peak_memory_mb is None:
         return ""
     factor = candidate.peak_memory_mb / best.peak_memory_mb
-    if factor <= policy.memory_factor_max:
+    grown_mb = candidate.peak_memory_mb - best.peak_memory_mb
+    if factor <= policy.memory_factor_max or grown_mb <= MEMORY_SLACK_MB:
         return ""
     return f"peak memory grew {factor:.2f}-fold, allowed is {policy.memory_factor_max:g}-fold"
 

@@ -305,13 +305,15 @@ def _run_withdrawn(state: State, run: Run, _data: Any, _event: Event) -> None:
 
 
 def _run_refused(state: State, run: Run, data: e.RunRefused, _event: Event) -> None:
+    if data.request != run.requested_at:  # it was withdrawn and asked for again since
+        return
     run.status = "refused"
     run.refused = data
     _leave_queue(state, run)
 
 
 def _run_started(state: State, run: Run, data: e.RunStarted, event: Event) -> None:
-    if run.status == "withdrawn":  # too late: its branch was being taken
+    if run.status == "withdrawn" or event.cause not in (None, run.requested_at):  # too late: its branch was being taken
         run.stop, run.stop_at = "now", event.position
     run.status = "active"
     run.started, run.started_at, run.started_time = data, event.position, event.at

@@ -250,6 +250,7 @@ def test_a_run_remembers_who_asked_for_it_when_and_how_it_ended() -> None:
 def test_a_run_that_was_withdrawn_while_its_branch_was_taken_is_stopped_at_once() -> None:
     run = run_of(requested(), e.RunWithdrawn(), begun())
     assert (run.status, run.stop, run.stop_at) == ("active", "now", 3)
+    assert run_of(*STARTED).stop is None
 
 
 def test_a_tag_asked_for_again_begins_anew() -> None:
@@ -399,6 +400,7 @@ def test_only_a_proposer_asked_for_something_new_is_exhausted(purpose: e.Purpose
         ([failed(1, "x"), asked(1, 1), received(1, 1)], {"asks": 2, "failures": 1, "last_failure": None}),
         ([received(1), failed(1, "edit_does_not_apply")], {"asks": 1, "failures": 1, "proposal_waits": False}),
         ([received(1), prepared(1)], {"failures": 0, "proposal_waits": False, "attempt": 0, "in_hand": True}),
+        ([failed(1, "x"), asked(1, 1), received(1, 1), prepared(1)], {"failures": 0, "asks": 2}),
         ([received(1), e.ProposalApproved(experiment=1)], {"approved": True, "rejected": None}),
         (
             [received(1), e.ProposalApproved(experiment=1), failed(1, "x"), asked(1, 1), received(1, 1)],
@@ -549,6 +551,8 @@ HERE = len(events(*MEASURED, *THREE)) + 1
         (decided(1, "keep", 0.5), ([0], 1, "c0", {})),
         ([*decided(1, "keep", 0.5), FINISHED], ([0], None, "c0", {})),
         (kept(1), ([0, 1], None, "c1.0", {})),
+        ([*kept(1), moved(1, "c1.0")], ([0, 1], None, "c1.0", {})),  # said twice
+        ([*decided(1, "keep", 0.5), moved(2, "x")], ([0], 1, "x", {})),  # of another experiment
         (THREE, ([0, 1, 2, 4], None, "c4.0", {})),
         ([*THREE, e.KeepVetoed(experiment=2)], ([0, 1, 2, 4], None, "c4.0", {2: HERE})),
         ([*THREE, e.KeepVetoed(experiment=2), e.KeepVetoed(experiment=2)], ([0, 1, 2, 4], None, "c4.0", {2: HERE})),
@@ -666,6 +670,13 @@ def test_after_2000_experiments_only_the_undecided_are_kept_in_detail() -> None:
 
 def workspace(*data: e.Data) -> State:
     return state_of(*[("", one) for one in data])
+
+
+def test_before_the_first_event_there_is_nothing() -> None:
+    state = State()
+    assert (state.position, state.loop, state.active, state.newest) == (0, None, None, None)
+    assert (state.program_hash, state.program_at, state.program_positions) == ("", 0, {})
+    assert (state.runs, state.queue, state.troubles, state.digests, state.ideas) == ({}, [], {}, {}, {})
 
 
 def test_the_loop_that_serves_the_workspace() -> None:

@@ -384,6 +384,7 @@ def test_a_failed_baseline_ends_the_run_with_one_crash(broken: Any, new_world: A
         "",
         ["move branch, keep 1"],
     ),
+    ("moved, its task is not gathered yet", lambda s: s.measured().kept(1, 0.9), "move", ["propose 2 new, ask 0"]),
     ("vetoed, branch not moved", lambda s: veto(s.measured().kept(1, 0.9).proposed(2), 1), "", ["move branch, veto 1"]),
     ("run requested", lambda s: s.requested(), "", [f"start {TAG}"]),
 )
