@@ -20,7 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "budget": ("eventstore.cli", "Change a limit of a run: experiments, time or money."),
     "status": ("eventstore.cli", "Show what is going on."),
     "results": ("eventstore.cli", "Print results.tsv from the log, compare it, or draw it."),
-    "experiment": ("eventstore.cli", "Look at experiments, take a keep back, or take an edit up again."),
+    "experiment": ("eventstore.cli", "Look at experiments; approve, reject, take back or repeat one."),
+    "idea": ("eventstore.cli", "Suggest what to try, list what was suggested, take an idea back."),
     "program": ("eventstore.cli", "Show, edit, compare and pull program.md, the research instructions."),
     "log": ("eventstore.cli", "Read, verify, export and back up the event log."),
 }
@@ -29,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS = (
     ("Begin", ("init", "demo", "start", "loop", "train")),
     ("Watch", ("status", "results", "experiment", "log")),
-    ("Steer", ("pause", "resume", "stop", "budget", "program")),
+    ("Steer", ("pause", "resume", "stop", "budget", "idea", "program")),
 )
 
 

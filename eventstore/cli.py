@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from eventstore.commands.experiments import experiment_command
+from eventstore.commands.ideas import idea_command
 from eventstore.commands.logs import log_command
 from eventstore.commands.programs import program_command
 from eventstore.commands.steer import budget_command, pause_command, resume_command, stop_command
@@ -14,6 +15,7 @@ from eventstore.commands.watch import results_command, status_command
 __all__ = [
     "budget_command",
     "experiment_command",
+    "idea_command",
     "log_command",
     "pause_command",
     "program_command",

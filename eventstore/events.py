@@ -91,6 +91,23 @@ class Tokens(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     output: int = 0
 
 
+class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """
+    One call of a model's API.
+
+    error is empty where an answer came. A missing usd means that the price is unknown. request is the vendor's
+    id of the call, to ask them about it.
+    """
+
+    model: str
+    stop_reason: str = ""
+    tokens: Tokens | None = None
+    usd: float | None = None
+    seconds: float = 0.0
+    request: str = ""
+    error: str = ""
+
+
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """When a run ends by itself; a missing limit means never. *until* is UTC in the log's form."""
 
@@ -306,9 +323,10 @@ class IdeaDeclined(Data, frozen=True):
 class ProposalRequested(Data, frozen=True):
     """The loop asks for a proposal: for a new experiment, a repair, or an old edit taken up again.
 
-    ask counts the asks of this experiment from 0. attempt is the attempt the answer is for. base_commit
-    is what the proposer is shown. again_of is the experiment whose edit is taken up. usd_reserved is the
-    worst case, counted if a crash leaves this open.
+    ask counts the asks of this experiment from 0. kind is who is asked. attempt is the attempt the answer is
+    for. base_commit is what the proposer is shown. again_of is the experiment whose edit is taken up, idea the
+    position of the idea it is asked to use. usd_reserved is the most it may cost: the proposer stays within it,
+    and it is counted if a crash leaves this open.
     """
 
     TYPE: ClassVar[str] = "proposal.requested"
@@ -321,7 +339,6 @@ class ProposalRequested(Data, frozen=True):
     attempt: int = 0
     again_of: int | None = None
     idea: int | None = None
-    prompt_hash: str = ""
     usd_reserved: float = 0.0
 
 
@@ -329,7 +346,8 @@ class ProposalReceived(Data, frozen=True):
     """A proposal arrived. None of its code has run.
 
     base_commit is the commit that edits is meant for. description is one line. A missing usd means that the
-    price is unknown, 0.0 that it was free.
+    price is unknown, 0.0 that it was free; tokens and usd are the sums over calls. prompt_hash is the SHA-256 of
+    what a model was told at first. ignored names files that an agent touched besides and that were not taken over.
     """
 
     TYPE: ClassVar[str] = "proposal.received"
@@ -347,10 +365,17 @@ class ProposalReceived(Data, frozen=True):
     tokens: Tokens | None = None
     usd: float | None = None
     seconds: float = 0.0
+    calls: tuple[ModelCall, ...] = ()
+    prompt_hash: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 class ProposalFailed(Data, frozen=True):
-    """An ask for a proposal came to nothing; failure is its class, usd what it cost all the same."""
+    """An ask for a proposal came to nothing; failure is its class, usd what it cost all the same.
+
+    retry_at, UTC in the log's form, is when that proposer may be asked again; absent means at once. description
+    and edits are of the proposal that was refused, where one came.
+    """
 
     TYPE: ClassVar[str] = "proposal.failed"
     experiment: int
@@ -360,6 +385,11 @@ class ProposalFailed(Data, frozen=True):
     tokens: Tokens | None = None
     usd: float | None = None
     seconds: float = 0.0
+    calls: tuple[ModelCall, ...] = ()
+    prompt_hash: str = ""
+    retry_at: str = ""
+    description: str = ""
+    edits: tuple[FileEdit, ...] = ()
 
 
 class ProposalApproved(Data, frozen=True):
@@ -378,7 +408,7 @@ class ProposalRejected(Data, frozen=True):
 
 
 class ProposerSwitched(Data, frozen=True):
-    """The loop changed to another proposer."""
+    """The loop asks another proposer from now on: because the first one fails, or because it answers again."""
 
     TYPE: ClassVar[str] = "proposer.switched"
     from_kind: str
@@ -387,10 +417,11 @@ class ProposerSwitched(Data, frozen=True):
 
 
 class ProposerWaiting(Data, frozen=True):
-    """The proposer cannot answer and no other is configured; the loop asks again later."""
+    """The proposer cannot answer and no other is configured; the loop goes on asking, with pauses."""
 
     TYPE: ClassVar[str] = "proposer.waiting"
     kind: str
+    failure: str
     why: str
 
 
@@ -409,7 +440,8 @@ class ExperimentPrepared(Data, frozen=True):
 
     The commit is made from this event alone (tree, base, subject, body, this event's time), so making it
     twice gives the same commit. diff and line counts look at editable files only; lines are non-blank and
-    non-comment.
+    non-comment. content_hash names what is tried: equal for two attempts whose editable files differ from the
+    run's base in the same way, comments, blank lines and layout aside.
     """
 
     TYPE: ClassVar[str] = "experiment.prepared"
@@ -423,6 +455,7 @@ class ExperimentPrepared(Data, frozen=True):
     diff: str = ""
     lines_added: int = 0
     lines_removed: int = 0
+    content_hash: str = ""
 
 
 class ExperimentCommitted(Data, frozen=True):
@@ -453,7 +486,11 @@ class TrainingRequested(Data, frozen=True):
 
 
 class TrainingStarted(Data, frozen=True):
-    """The child process runs. pid and pid_started (seconds since the epoch) name it."""
+    """The child process runs. pid and pid_started (seconds since the epoch) name it.
+
+    idle_s is how long the slot stood idle since its last training ended, by the monotonic clock; absent for the
+    first training that a loop process starts on it.
+    """
 
     TYPE: ClassVar[str] = "training.started"
     experiment: int
@@ -463,6 +500,7 @@ class TrainingStarted(Data, frozen=True):
     pid: int
     pid_started: float
     device: str
+    idle_s: float | None = None
 
 
 class TrainingFinished(Data, frozen=True):

@@ -149,10 +149,23 @@ def budget(
     problem = _limit_problem(limit, value)
     if problem:
         return Refused(problem)
+    if limit == "usd" and value is not None and (unpriced := _unpriced(run)):
+        return Refused(f"a limit of money for {run.tag} could not be kept: {unpriced}")
     old = getattr(run.limits, limit)
     if old == value:
         return Refused(f"the limit {limit} of {run.tag} is {'off' if value is None else value} already")
     return Accepted(run.tag, e.BudgetChanged(limit=limit, old=old, new=value))
+
+
+def _unpriced(run: Run) -> str:
+    """Why nobody knows what the proposals of a run that has started cost; empty where the price is known."""
+    settings = run.started.settings if run.started is not None else {}
+    claude = settings.get("claude", {})
+    if run.proposer == "agent":
+        return "nobody knows what an agent's command costs"
+    if run.proposer == "claude" and claude.get("model") not in claude.get("prices", {}):
+        return f"the model {claude.get('model')!r} has no price in nightshift.toml"
+    return ""
 
 
 # ---------------------------------------------------------------- program, ideas
@@ -203,6 +216,8 @@ def approve(state: State, tag: str | None, experiment: int) -> Answer:
     waiting = _waiting_proposal(state, tag, experiment)
     if isinstance(waiting, Refused):
         return waiting
+    if not waiting.awaits_approval(waiting.experiments[experiment]):
+        return Refused(f"the proposal of experiment {experiment} needs no approval: it starts when a device is free")
     return Accepted(waiting.tag, e.ProposalApproved(experiment=experiment))
 
 

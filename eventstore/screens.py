@@ -5,7 +5,7 @@ Texts from logs, models and people go in as `Text`, which has no markup, and thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -16,16 +16,40 @@ from rich.text import Text
 from eventstore import events as e
 from eventstore.envelope import parse_at
 from eventstore.log import Row
-from eventstore.plain import duration, plain, plain_line
+from eventstore.plain import duration, plain, plain_line, shortened
 from eventstore.projections import results
-from eventstore.projections.story import Attempt, Story, Training
-from eventstore.views import AtWork, Best, Line, RunView, Spent, Status, Version, data_words, edit_words, local
+from eventstore.projections.story import Attempt, IdeaAnswer, Story, Training
+from eventstore.views import (
+    AtWork,
+    Best,
+    Beyond,
+    IdeaLine,
+    Line,
+    Money,
+    Proposing,
+    RunView,
+    Spent,
+    Status,
+    Version,
+    Waiting,
+    clock,
+    data_words,
+    edit_text,
+    edit_words,
+    failure_words,
+    local,
+    times,
+)
 
 COLOURS = {"keep": "green", "discard": "bright_black", "crash": "red"}
 DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
-RIGHT = frozenset({"#", "score", "gain", "memory_gb", "lines", "position"})
+RIGHT = frozenset({"#", "score", "gain", "memory_gb", "lines", "position", "idea", "experiments", "kept"})
 """Columns of numbers."""
-SENTENCES = frozenset({"description", "reason", "who"})
+SENTENCES = frozenset({"description", "reason", "who", "text", "by", "what came of it", "wanted", "why"})
+HYPOTHESIS_SHOWN = 300
+"""Characters of a hypothesis in the status."""
+ABANDONED_SHOWN = 10
+"""Abandoned experiments that the line below the results names."""
 
 
 def number(value: float | None) -> str:
@@ -85,6 +109,8 @@ def _status_pairs(view: Status, zone: str, now: datetime) -> list[tuple[str, str
     for queued in view.queue:
         if run is None or queued.tag != run.tag:
             found.append(("queue", f"{queued.tag}, asked by {queued.asked_by} at {local(queued.asked_at, zone)}"))
+    if view.ideas:
+        found.append(("ideas", f"{view.ideas} open: `nightshift idea list` shows {'them' if view.ideas > 1 else 'it'}"))
     found += [("trouble", _trouble(trouble, zone)) for trouble in view.troubles]
     return found
 
@@ -105,7 +131,19 @@ def _run_pairs(run: RunView, zone: str, now: datetime) -> list[tuple[str, str | 
         found.append(("best", _best(run.best, run.metric)))
         found.append(("so far", _counts(run)))
     found.append(("left", " · ".join(_limit(spent, zone) for spent in run.limits)))
-    found += [("at work", _at_work(at_work)) for at_work in run.at_work]
+    if run.money is not None:
+        found.append(("money", _money(run.money)))
+    if run.proposer is not None:
+        style = "yellow" if run.proposer.failure is not None else ""
+        found.append(("proposer", Text(plain_line(_proposing(run.proposer, zone, now)), style)))
+    if run.idle is not None:
+        idle, training = duration(run.idle.idle_s), duration(run.idle.training_s)
+        found.append(
+            ("idle", f"{run.idle.share:.1%} of the time between trainings ({idle}, beside {training} of training)")
+        )
+    unapproved = {one.experiment for one in run.waiting}
+    found += [("at work", _at_work(at_work)) for at_work in run.at_work if at_work.experiment not in unapproved]
+    found += [("approval", _waiting(one)) for one in run.waiting]
     found += [("asked", Text(words, "yellow")) for words in run.asked]
     return found
 
@@ -124,10 +162,38 @@ def _best(best: Best | None, metric: str) -> str:
 
 def _counts(run: RunView) -> str:
     total = f"{run.verdicts} experiment{'s' * (run.verdicts != 1)}"
-    words = f"{total}: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
-    if run.usd or run.usd_unknown:
-        words += f"; {run.usd:.2f} usd" + (" and more at unknown prices" if run.usd_unknown else "")
-    return words
+    return f"{total}: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
+
+
+def _money(money: Money) -> str:
+    limit = f" of {money.limit:.2f}" if money.limit is not None else ""
+    words = f"{money.spent:.2f}{limit} usd spent"
+    if money.unknown:
+        words += ", and more at unknown prices"
+    if money.open:
+        words += f"; open asks may still cost {money.open:.2f}"
+    return words + ("; the next ask does not fit into what is left" if money.is_out else "")
+
+
+def _proposing(proposer: Proposing, zone: str, now: datetime) -> str:
+    words = proposer.kind
+    if proposer.failure is not None:
+        often = f"{proposer.failures} times in a row" if proposer.failures > 1 else "once"
+        due = proposer.retry_at is not None and parse_at(proposer.retry_at) > now
+        again = f"at {clock(proposer.retry_at, zone, now)}" if due and proposer.retry_at is not None else "now"
+        words += f": {proposer.failure_words}, {often}; asked again {again}"
+    if proposer.stand_in is not None and proposer.stand_in_since:
+        words += f"; the {proposer.stand_in} stands in since {clock(proposer.stand_in_since, zone, now)}"
+        words += f", but has nothing more ({proposer.stand_in_exhausted})" if proposer.stand_in_exhausted else ""
+    return words + ("; nothing stands in, so the run waits for it" if proposer.is_waiting else "")
+
+
+def _waiting(one: Waiting) -> Text:
+    found = Text(plain_line(f"experiment {one.experiment} waits: {one.description}"), "yellow")
+    if one.hypothesis:
+        found.append("\n" + shortened(one.hypothesis, HYPOTHESIS_SHOWN), "default")
+    found.append(f"\n`{one.show}` shows the code, then `{one.approve}` or `{one.reject} WHY`", "dim")
+    return found
 
 
 def _limit(spent: Spent, zone: str) -> str:
@@ -167,49 +233,135 @@ def experiments(lines: Iterable[Line], metric: str) -> RenderableType:
     return found
 
 
-def story(story: Story, row: results.Row | None, now_is: str, zone: str) -> RenderableType:
+def story(
+    story: Story,
+    row: results.Row | None,
+    now_is: str,
+    zone: str,
+    *,
+    ideas: Mapping[int, e.IdeaSuggested],
+    waiting: Waiting | None = None,
+) -> RenderableType:
     """
-    One experiment, told whole.
+    One experiment, told whole; of one that was never applied, the code it proposes too.
 
     Args:
         row: Its row of results.tsv, or None while it has no verdict.
         now_is: Where it stands in words, where it has no verdict yet.
+        ideas: The ideas that it was asked to use, by position, each with whom to credit in `by`.
+        waiting: Set if its proposal waits for approval.
     """
     found: list[tuple[str, str | Text]] = [("experiment", Text(f"{story.experiment} of {story.tag}", "bold"))]
     found.append(("began", local(story.began_at, zone) if story.began_at else ""))
-    found += _idea_pairs(story, zone)
+    found += _origin_pairs(story, ideas)
+    answers = story.answers
     for attempt in story.attempts:
+        mine = [answer for answer in answers if _attempt_of(story, answer) <= attempt.prepared.attempt]
+        answers = [answer for answer in answers if _attempt_of(story, answer) > attempt.prepared.attempt]
+        found += [pair for answer in mine for pair in _answer_pairs(story, answer)]
+        if attempt is story.attempts[0]:
+            found += _word_pairs(story, zone)
         found += _attempt_pairs(attempt)
+    found += [pair for answer in answers for pair in _answer_pairs(story, answer)]
+    if not story.attempts:
+        found += _word_pairs(story, zone)
     for asked in story.remeasures:
         found.append(("remeasured", f"trial {asked.trial}: {asked.why}"))
+    found.append(("cost in all", _cost_in_all(story)))
     found += _end_pairs(story, row, now_is, zone)
-    return pairs(found)
+    if waiting is not None:
+        found.append(("approve", f"`{waiting.approve}` lets it be tried, `{waiting.reject} WHY` turns it down"))
+    if story.attempts or not story.edits:
+        return pairs(found)
+    return Group(pairs(found), Text(), diff(edit_text(story.edits)))
 
 
-def _idea_pairs(story: Story, zone: str) -> list[tuple[str, str | Text]]:
+def _origin_pairs(story: Story, ideas: Mapping[int, e.IdeaSuggested]) -> list[tuple[str, str | Text]]:
+    """Where the experiment comes from: an old edit, a version of the program, people's ideas."""
+    if not story.asks:
+        return [("what", "the baseline: the files as the run found them")] if story.experiment == 0 else []
     found: list[tuple[str, str | Text]] = []
-    again_of = story.asks[0].again_of if story.asks else None
-    if again_of is not None:
-        found.append(("again", f"the edit of experiment {again_of}, taken up again"))
-    proposal = story.proposal
-    if proposal is None and story.experiment == 0:
-        found.append(("what", "the baseline: the files as the run found them"))
-    for proposal in story.proposals:
-        by = f"{proposal.model}, " if proposal.model else ""
-        usd = f", {proposal.usd:.4f} usd" if proposal.usd else ""
-        found += [
-            ("proposal" if proposal.attempt == 0 else "repair", proposal.description),
-            ("by", f"{by}{proposal.seconds:.1f} s{usd}" if by or usd else ""),
-            ("hypothesis", proposal.hypothesis),
-            ("expected", proposal.expected_effect),
-            ("rationale", proposal.rationale),
-        ]
-        found += [("edit", edit_words(edit)) for edit in proposal.edits]
-    found += [("ask failed", f"{failed.failure}: {failed.why}") for failed in story.failures]
-    for name, word in (("approved", story.approved), ("rejected", story.rejected)):
-        if word is not None:
-            found.append((name, f"by {word.actor} at {local(word.at, zone)}{_because(word.why)}"))
+    if story.asks[0].again_of is not None:
+        found.append(("again", f"the edit of experiment {story.asks[0].again_of}, taken up again"))
+    found.append(("program", story.asks[-1].program_hash[:8]))
+    answered = {answer.idea: answer for answer in story.ideas}
+    for position in dict.fromkeys(asked.idea for asked in story.asks if asked.idea is not None):
+        found.append(("idea", _idea(position, ideas.get(position), answered.get(position))))
     return found
+
+
+def _idea(position: int, idea: e.IdeaSuggested | None, answer: IdeaAnswer | None) -> str:
+    text = f" of {idea.by}: {idea.text}" if idea is not None else ""
+    if answer is None:
+        return f"{position}{text} (asked for)"
+    return f"{position}{text} ({'used' if answer.used else f'not used: {answer.why}'})"
+
+
+def _attempt_of(story: Story, answer: e.ProposalReceived | e.ProposalFailed) -> int:
+    if isinstance(answer, e.ProposalReceived):
+        return answer.attempt
+    asked = story.asked(answer.ask)
+    return asked.attempt if asked is not None else 0
+
+
+def _answer_pairs(story: Story, answer: e.ProposalReceived | e.ProposalFailed) -> list[tuple[str, str | Text]]:
+    asked = story.asked(answer.ask)
+    kind = asked.kind if asked is not None else ""
+    if isinstance(answer, e.ProposalFailed):
+        wanted = f" (it wanted: {answer.description})" if answer.description else ""
+        cost = _cost(answer)
+        words = f"{failure_words(answer.failure)}: {answer.why}{wanted}" + (f"; {cost}" if cost else "")
+        return [("ask failed", words), *(("its edit", edit_words(edit)) for edit in answer.edits)]
+    by = f"{kind} ({answer.model})" if answer.model and answer.model != kind else kind or answer.model
+    found: list[tuple[str, str | Text]] = [
+        ("proposal" if answer.attempt == 0 else "repair", answer.description),
+        ("by", by),
+        ("cost", _cost(answer)),
+        ("hypothesis", answer.hypothesis),
+        ("expected", answer.expected_effect),
+        ("rationale", answer.rationale),
+    ]
+    found += [("edit", edit_words(edit)) for edit in answer.edits]
+    if answer.ignored:
+        found.append(("ignored", f"{', '.join(answer.ignored)}: touched besides and not taken over"))
+    return found
+
+
+def _cost(answer: e.ProposalReceived | e.ProposalFailed) -> str:
+    """What an ask cost; empty where it was free and took no time to speak of."""
+    if answer.usd == 0 and answer.tokens is None and not answer.calls:
+        return f"{answer.seconds:.1f} s" if answer.seconds >= 1 else ""
+    return _cost_words(answer.usd, answer.tokens, answer.seconds, len(answer.calls))
+
+
+def _cost_in_all(story: Story) -> str:
+    """The sum over an experiment's asks; empty where it says no more than its one ask does."""
+    paid = [answer for answer in story.answers if answer.usd != 0 or answer.calls]
+    if len(paid) < 2:
+        return ""
+    cost = story.cost
+    words = _cost_words(cost.usd, cost.tokens, cost.seconds, cost.calls)
+    return f"{words}; and more at unknown prices" if cost.unknown else words
+
+
+def _cost_words(usd: float | None, tokens: e.Tokens | None, seconds: float, calls: int) -> str:
+    parts = ["unknown price" if usd is None else f"{usd:.4f} usd"]
+    if tokens is not None:
+        read = tokens.input + tokens.cache_write + tokens.cache_read
+        cached = f" ({tokens.cache_read} from the cache)" if tokens.cache_read else ""
+        parts.append(f"{read} tokens in{cached}, {tokens.output} out")
+    if calls:
+        parts.append(f"{calls} call{'s' * (calls > 1)}")
+    return ", ".join([*parts, f"{seconds:.1f} s"])
+
+
+def _word_pairs(story: Story, zone: str) -> list[tuple[str, str | Text]]:
+    """What a person said of the proposal."""
+    return [
+        (name, f"by {word.actor} at {local(word.at, zone)}{_because(word.why)}")
+        for name, word in (("approved", story.approved), ("rejected", story.rejected))
+        if word is not None
+    ]
 
 
 def _attempt_pairs(attempt: Attempt) -> list[tuple[str, str | Text]]:
@@ -294,16 +446,73 @@ def diff(text: str) -> Text:
     return found
 
 
+# ---------------------------------------------------------------- results
+
+
+def beyond(view: Beyond) -> RenderableType:
+    """What a run's results.tsv does not say: refused proposals as a table, repairs and abandoned ones in a line."""
+    parts: list[RenderableType] = []
+    if view.refused:
+        rows = [(str(r.experiment), failure_words(r.failure), r.description or "-", r.why) for r in view.refused]
+        count = len(view.refused)
+        title = f"{count} proposal{'s' * (count > 1)} refused before any of {'their' if count > 1 else 'its'} code ran:"
+        parts += [Text(title), table(("#", "refused as", "wanted", "why"), rows)]
+    if view.repaired:
+        words = [f"{r.experiment} ({times(r.repairs)}: {r.verdict or 'no verdict'})" for r in view.repaired]
+        parts.append(Text(f"Repaired after a crash: {', '.join(words)}."))
+    if view.abandoned:
+        parts.append(Text(plain_line(_abandoned(view))))
+    return Group(*parts)
+
+
+def _abandoned(view: Beyond) -> str:
+    shown = [f"{one.experiment} ({one.why})" for one in view.abandoned[:ABANDONED_SHOWN]]
+    more = len(view.abandoned) - len(shown)
+    rest = f" and {more} more, which `nightshift experiment list` shows" if more else ""
+    return f"Abandoned without a verdict: {', '.join(shown)}{rest}."
+
+
+# ---------------------------------------------------------------- ideas
+
+
+def ideas(found: Iterable[IdeaLine], zone: str, *, with_state: bool) -> RenderableType:
+    """A list of ideas; *with_state* says what came of each."""
+    columns = ["idea", "by", "when", "text", *(["what came of it"] if with_state else [])]
+    rows = []
+    for idea in found:
+        row = [str(idea.position), idea.by, local(idea.at, zone), idea.text]
+        rows.append([*row, idea_state(idea)] if with_state else row)
+    return table(columns, rows)
+
+
+def idea_state(idea: IdeaLine) -> str:
+    """What came of an idea."""
+    if idea.state == "used":
+        return f"used in {idea.experiment} of {idea.run}: {idea.verdict or 'no verdict yet'}"
+    if idea.state == "declined":
+        return f"declined in {idea.experiment} of {idea.run}: {idea.why or 'it did not say why'}"
+    return idea.state
+
+
 # ---------------------------------------------------------------- program, log
 
 
 def versions(found: Iterable[Version], zone: str) -> RenderableType:
     """The versions of program.md."""
     rows = [
-        (str(v.position), v.hash[:8], local(v.at, zone), v.actor, str(v.lines), "in force" if v.in_force else "")
+        (
+            str(v.position),
+            v.hash[:8],
+            local(v.at, zone),
+            v.actor,
+            str(v.lines),
+            str(v.experiments),
+            str(v.kept),
+            "in force" if v.in_force else "",
+        )
         for v in found
     ]
-    return table(("position", "hash", "when", "who", "lines", ""), rows)
+    return table(("position", "hash", "when", "who", "lines", "experiments", "kept", ""), rows)
 
 
 def row_line(row: Row, zone: str) -> Text:

@@ -99,13 +99,22 @@ class Proposer(Table, frozen=True):
         "`scripted` plays proposals from a file",
     ] = "sweep"
     approval: Annotated[
-        Literal["none", "first", "all"], "which proposals wait for a person: none, the run's first one, or all"
+        Literal["none", "first", "all"],
+        "which proposals wait for a person: none, all until one is approved (`first`), or all; "
+        "never repairs of what was approved, and never what a sweep fills in",
     ] = "none"
     repair_attempts: Annotated[
         Annotated[int, Meta(ge=0, le=10, title="a whole number from 0 to 10")],
-        "how often a crashed experiment may be repaired",
+        "how often an experiment that crashed in the lines it edited may be repaired",
     ] = 2
     fill_idle: Annotated[Literal["none", "sweep"], "what an idle device tries while the proposer is not ready"] = "none"
+    ahead: Annotated[
+        Annotated[int, Meta(ge=0, le=4, title="a whole number from 0 to 4")],
+        "proposals made for each device while it trains; with 0 the next one is asked for when the device is free",
+    ] = 1
+    retry_s: Annotated[
+        Positive, "first pause after an ask that failed for an outside reason; it doubles up to 300 s"
+    ] = 2.0
 
 
 class Range(Table, frozen=True):
@@ -173,16 +182,55 @@ class Price(Table, frozen=True):
 
     date: Annotated[Day, "the day the prices were looked up"]
     input_usd_per_mtok: Annotated[NotNegative, "input tokens that no cache held"]
-    cache_write_usd_per_mtok: Annotated[NotNegative, "input tokens written to the cache"]
+    cache_write_usd_per_mtok: Annotated[NotNegative, "input tokens written to the cache, to be kept for an hour"]
     cache_read_usd_per_mtok: Annotated[NotNegative, "input tokens read from the cache"]
     output_usd_per_mtok: Annotated[NotNegative, "output tokens"]
 
 
-class Claude(Table, frozen=True):
-    """The proposer `claude`. Its key comes from the environment."""
+PRICES = {
+    "claude-opus-5-5": Price(
+        date="2026-10-10",
+        input_usd_per_mtok=4.0,
+        cache_write_usd_per_mtok=8.0,
+        cache_read_usd_per_mtok=0.2,
+        output_usd_per_mtok=20.0,
+    ),
+    "claude-sonnet-5-5": Price(
+        date="2026-10-10",
+        input_usd_per_mtok=2.0,
+        cache_write_usd_per_mtok=4.0,
+        cache_read_usd_per_mtok=0.1,
+        output_usd_per_mtok=10.0,
+    ),
+}
+"""What the vendor's price list said on that day (https://platform.claude.com/docs/en/about-claude/pricing)."""
 
-    model: Annotated[Text | None, "the model that is asked"] = None
-    prices: Annotated[dict[str, Price], "prices by the model's name; a model that is not here has no known price"] = {}
+
+class Claude(Table, frozen=True):
+    """The proposer `claude`. Its key comes from the environment of `nightshift loop`: ANTHROPIC_API_KEY."""
+
+    model: Annotated[Text, "the model that is asked"] = "claude-opus-5-5"
+    effort: Annotated[
+        Literal["low", "medium", "high", "xhigh", "max"] | None,
+        "how long the model may think; absent: the model's own default",
+    ] = None
+    prompt_tokens: Annotated[
+        Annotated[int, Meta(ge=4_000, le=500_000, title="a whole number from 4000 to 500000")],
+        "the most that one proposal's prompt may take, by a cautious estimate of tokens",
+    ] = 60_000
+    output_tokens: Annotated[
+        Annotated[int, Meta(ge=1_000, le=128_000, title="a whole number from 1000 to 128000")],
+        "the most that the model may write for one proposal, its thinking included",
+    ] = 32_000
+    reads: Annotated[
+        Annotated[int, Meta(ge=0, le=10, title="a whole number from 0 to 10")],
+        "past experiments it may look up for one proposal",
+    ] = 3
+    timeout_s: Annotated[Positive, "wall clock in seconds for one call"] = 600.0
+    prices: Annotated[
+        dict[str, Price],
+        "prices by the model's name, instead of the ones built in; a model that is not here has no known price",
+    ] = msgspec.field(default_factory=lambda: dict(PRICES))
 
 
 class Agent(Table, frozen=True):
@@ -569,9 +617,6 @@ def _glob(pattern: str) -> re.Pattern[str]:
 NOT_BUILT: dict[str, tuple[tuple[str, ...], str]] = {
     "objective.score": (("sealed",), "'stdout' or 'json'"),
     "verdict.rule": (("confirm",), "'strict'"),
-    "proposer.kind": (("claude", "agent"), "'sweep' or 'scripted'"),
-    "proposer.approval": (("first", "all"), "'none'"),
-    "proposer.fill_idle": (("sweep",), "'none'"),
     "sandbox.mode": (("required",), "'best' or 'off'"),
 }
 """Values that are valid but that no run can start with yet, and what to set instead."""

@@ -264,8 +264,10 @@ async def _train_once(home: Home, settings: st.Settings, budget_s: float | None)
 @click.option("--budget", "budget_s", type=float, default=profiles.DEMO_BUDGET_S, show_default=True,
               help="Seconds of training for each experiment.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--proposer", type=click.Choice(["sweep", "claude"]), default="sweep", show_default=True,
+              help="claude asks the API and costs money; it needs ANTHROPIC_API_KEY.")  # fmt: skip
 @guarded
-def demo_command(folder: Path, experiments: int, budget_s: float, seed: int) -> None:
+def demo_command(folder: Path, experiments: int, budget_s: float, seed: int, proposer: str) -> None:
     """Run a short real research run on the CPU: a workspace, real text, a baseline and a few experiments.
 
     A small GPT is trained on the source code of Python's standard library. Called again, it adds another run
@@ -274,5 +276,6 @@ def demo_command(folder: Path, experiments: int, budget_s: float, seed: int) -> 
     \b
       nightshift demo
       nightshift demo /tmp/try --experiments 12 --seed 7
+      nightshift demo /tmp/try --proposer claude --experiments 3
     """
-    sys.exit(demo.run(folder, experiments, budget_s, seed, console()))
+    sys.exit(demo.run(folder, experiments, budget_s, seed, proposer, console()))

@@ -43,7 +43,7 @@ class Propose:
 
     *base_commit* is what the proposer is shown: the tip, or for a repair the commit that crashed.
     *known_at* is the position up to which verdicts are shown, the first ask's, so that asking again
-    after a crash asks the same question.
+    after a crash asks the same question. *kind* is who is asked, *idea* the idea it is asked to use.
     """
 
     tag: str
@@ -54,7 +54,9 @@ class Propose:
     base_commit: str
     cause: int | None
     known_at: int
+    kind: str = ""
     again_of: int | None = None
+    idea: int | None = None
 
     @property
     def key(self) -> Key:

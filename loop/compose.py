@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
+import os
 import platform
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -22,9 +24,10 @@ from eventstore.envelope import Event
 from eventstore.follow import Bell
 from eventstore.home import Home
 from eventstore.worker import Worker
-from loop.effects.hands import Around
-from loop.errors import BadScript
+from loop.effects.hands import Around, Means
+from loop.errors import BadScript, CannotPropose
 from loop.proposers.base import Proposer
+from loop.proposers.folder import remove
 from loop.proposers.scripted import Scripted
 from loop.proposers.sweep import Sweep
 from loop.screen import Screen
@@ -49,6 +52,7 @@ async def serve(
     killed = kill_marked(home.mark_id)
     if killed:
         out.print(f"Killed {len(killed)} processes that an earlier loop left behind.")
+    remove(home.state / "proposals")  # folders of asks that it left
     async with open_log(home.log_path) as log, Bell(home.bells) as bell:
         around = Around(
             home=home,
@@ -56,6 +60,8 @@ async def serve(
             executor=LocalExecutor(),
             proposer_of=make_proposer,
             now=now,
+            monotonic=time.monotonic,
+            jitter=random.random,
             new_id=new_id,
             read_at=lambda position: _read_at(log, position),
             about={"host": platform.node(), "sandbox": "none", "versions": versions()},
@@ -79,11 +85,48 @@ async def _read_at(log: Worker, position: int) -> Event:
     return (await log.read(position - 1, limit=1))[0]
 
 
-def make_proposer(settings: st.Settings, root: Path) -> Proposer:
-    """The proposer that the settings name. Raises `BadScript` if its file cannot be read."""
-    if settings.proposer.kind == "scripted":
-        return _scripted(root / settings.scripted.file)
+def make_proposer(settings: st.Settings, kind: str, means: Means) -> Proposer:
+    """The proposer of that kind. Raises `CannotPropose` with the remedy."""
+    if kind == "scripted":
+        return _scripted(means.root / settings.scripted.file)
+    if kind == "claude":
+        return _claude(settings)
+    if kind == "agent":
+        return _agent(settings, means)
     return Sweep(settings.sweep)
+
+
+def claude_key() -> str:
+    """The key for Anthropic's API, from the environment. Raises `CannotPropose` if there is none."""
+    key = os.environ.get("ANTHROPIC_API_KEY", "").strip()
+    if not key:
+        raise CannotPropose(
+            "proposer.kind = 'claude' needs a key and the loop has none",
+            "set ANTHROPIC_API_KEY in the environment of `nightshift loop` and ask again",
+        )
+    return key
+
+
+def _claude(settings: st.Settings) -> Proposer:
+    key = claude_key()
+    from loop.proposers.claude import Claude  # noqa: PLC0415 - the SDK takes a second that only this kind should pay
+
+    return Claude(settings.claude, api_key=key, base_url=os.environ.get("ANTHROPIC_BASE_URL") or None)
+
+
+def _agent(settings: st.Settings, means: Means) -> Proposer:
+    from loop.proposers.agent import Agent  # noqa: PLC0415 - as above
+
+    return Agent(
+        settings.agent,
+        editable=tuple(settings.objective.editable),
+        protected=tuple(settings.objective.protected),
+        prompt_tokens=settings.claude.prompt_tokens,
+        folder_of=means.folder_of,
+        checkout=means.checkout,
+        mark_of=means.mark_of,
+        environ=os.environ,
+    )
 
 
 def _scripted(path: Path) -> Scripted:

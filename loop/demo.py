@@ -20,14 +20,16 @@ from eventstore.projections.run_state import Run, State
 from eventstore.store import Store
 from eventstore.zone import local_zone
 from loop import template
-from loop.compose import serve
+from loop.compose import claude_key, serve
 from loop.screen import headline, recent
 from trainer.process import run_command
 from trainer.spec import CommandSpec
 
 
-def run(folder: Path, experiments: int, budget_s: float, seed: int, out: Console) -> int:
+def run(folder: Path, experiments: int, budget_s: float, seed: int, proposer: str, out: Console) -> int:
     """Make or reuse the workspace *folder*, run experiments there, say what there is now; return an exit code."""
+    if proposer == "claude":
+        claude_key()  # before minutes are spent on data
     began = time.monotonic()
     home = Home(folder.resolve())
     if not home.settings_path.exists():
@@ -40,15 +42,15 @@ def run(folder: Path, experiments: int, budget_s: float, seed: int, out: Console
     with home.hold():
         tag = _free_tag(home)
         out.print(f"[bold]3[/] The run {tag}: a baseline and {experiments} experiments of {budget_s:g} s each")
-        asked = _ask(home, tag, experiments, budget_s, seed)
+        asked = _ask(home, tag, experiments, budget_s, seed, proposer)
         code = asyncio.run(serve(home, until_idle=True, out=out))
     _summary(home, tag, asked, out, time.monotonic() - began)
     return code
 
 
-def _ask(home: Home, tag: str, experiments: int, budget_s: float, seed: int) -> Asked:
+def _ask(home: Home, tag: str, experiments: int, budget_s: float, seed: int, proposer: str) -> Asked:
     limits = e.Limits(experiments=experiments)
-    overrides = {"experiment.budget_s": budget_s}
+    overrides = {"experiment.budget_s": budget_s, "proposer.kind": proposer}
     return ask(
         home,
         lambda state: requests.start(state, tag, local_zone(), limits=limits, overrides=overrides, seed=seed),

@@ -336,6 +336,17 @@ def normalised(text: str) -> str:
         return "\n".join(_code_lines(text))
 
 
+def essence(path: str, text: str) -> str:
+    """
+    What of a file counts when two edits are compared: Python without comments, blank lines and layout.
+
+    Of other files only blank lines and spaces at line ends are left out, because `#` begins code in many languages.
+    """
+    if path.endswith(".py"):
+        return normalised(text)
+    return "\n".join(line for line in (line.rstrip() for line in _lines(text)) if line)
+
+
 def _code_lines(text: str) -> list[str]:
     lines = (line.rstrip() for line in _lines(text))
     return [line for line in lines if line and not line.lstrip().startswith("#")]

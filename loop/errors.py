@@ -27,8 +27,19 @@ class EditRefused(LoopError):
         super().__init__(why)
 
 
-class BadScript(LoopError):
+class CannotPropose(LoopError):
+    """A proposer cannot be made from the settings and the environment. *remedy* is what to do about it."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        self.remedy = remedy
+        super().__init__(why)
+
+
+class BadScript(CannotPropose):
     """A script of proposals that cannot be read."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, "mend the file and ask again")
 
 
 class WorkspaceError(LoopError):

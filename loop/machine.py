@@ -9,19 +9,22 @@ itself is in `loop/decide`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventstore import events as e
 from eventstore.projections.run_state import UNCOUNTED_FAILURES, Experiment, Keep, Run, State, Trial
 from loop import commands as c
 from loop import decide as d
 from loop.policy import Policy
-from loop.stages import Ending, candidate_of, ending_of, net_lines, outcome_of, stage_of
+from loop.stages import Ending, candidate_of, ending_of, is_trivial, net_lines, outcome_of, stage_of
 
 REPAIRABLE = frozenset({"crash"})
 """Outcomes that a changed edit can cure; the others are answers (too big, too slow, diverged) or attacks."""
 
 NO_REPAIR = frozenset({"no_repair", "exhausted"})
+NO_LIMIT = 2**31
+"""More experiments than any run has."""
+
 Judge = Callable[[d.Best, d.Candidate, Policy], d.Decision]
 
 
@@ -87,7 +90,7 @@ class _Turn:
             return self._stop_now()
         ending = ending_of(self.run, self.now, self.policy.direction)
         pausing = self.run.pause is not None or self._proposer_gave_up()
-        out = [*self._cancelled(ending), *self._warnings(), *self._work(ending, pausing)]
+        out = [*self._cancelled(ending), *self._warnings(), *self._proposer_news(), *self._work(ending, pausing)]
         if out or self._at_work() or self._branch_is_about_to_move():
             return out
         if ending is not None and not self._was_cut_off():
@@ -163,12 +166,33 @@ class _Turn:
             return []
         return [self._fact(e.BudgetWarned(limit="usd", share=round(self.run.usd / limit, 4)), self.run.last_at)]
 
+    def _proposer_news(self) -> list[c.Command]:
+        """Say that the run's own proposer fails and who stands in for it, or that it answers again."""
+        run, policy = self.run, self.policy
+        if not policy.remote:
+            return []
+        if run.switched is not None and not run.failure:
+            back = e.ProposerSwitched(from_kind=policy.stand_in, to_kind=policy.proposer, why="it answers again")
+            return [self._fact(back, run.last_at)]
+        if run.failures_alike < policy.alike_max:
+            return []
+        why = f"{policy.proposer} failed {run.failures_alike} times in a row: {run.failure}"
+        if run.switched is None and self._has_stand_in():
+            switched = e.ProposerSwitched(from_kind=policy.proposer, to_kind=policy.stand_in, why=why)
+            return [self._fact(switched, run.last_at)]
+        if run.waiting is None and not self._has_stand_in():
+            return [self._fact(e.ProposerWaiting(kind=policy.proposer, failure=run.failure, why=why), run.last_at)]
+        return []
+
+    def _has_stand_in(self) -> bool:
+        return bool(self.policy.stand_in) and not self.run.stand_in_exhausted
+
     def _was_cut_off(self) -> bool:
         """Whether "pause now" cut off what is in hand: it goes on after the pause, also if the run is to end then."""
         return self.run.pause == "now" and any(x.in_hand for x in self._undecided())
 
     def _proposer_gave_up(self) -> bool:
-        return self.run.failures_in_a_row >= self.policy.failures_max
+        return not self.policy.remote and self.run.failures_in_a_row >= self.policy.failures_max
 
     def _pause_reason(self) -> str:
         if self.run.pause is not None:
@@ -186,13 +210,14 @@ class _Turn:
         if not any(isinstance(command, c.Append) for command in out):
             out += self._verdict(ending)
         if any(isinstance(command, c.Append) for command in out):
-            return out  # the rest is decided on the state after these facts
+            return self._with_ideas(out)  # the rest is decided on the state after these facts
         if self.run.pause != "now":
             out += self._place(ending, pausing)
             out += self._train()
         if ending is None and not pausing and not self._branch_is_about_to_move():
             out += self._propose(out)
-        return out
+            out += self._fill(out)
+        return self._with_ideas(out)
 
     def _advance(self, experiment: Experiment, ending: Ending | None, pausing: bool) -> list[c.Command]:
         """Close what a crash left open and do the steps that need neither a slot nor a verdict."""
@@ -223,8 +248,32 @@ class _Turn:
         is_old = request is not None and request.purpose == "again"  # its answer would be the same
         if failure is not None and experiment.failures >= (1 if is_old else self.policy.asks_max):
             why = f"no usable proposal in {experiment.failures} asks; the last: {failure.why}"
-            return [self._abandon(experiment, "no_proposal", why, experiment.last_failure_at)]
-        return [self._ask(experiment)] if may_ask and not self._runs("propose", experiment) else []
+            return [
+                self._abandon(experiment, "no_proposal", why, experiment.last_failure_at),
+                *self._idea_was_no_good(experiment),
+            ]
+        if not may_ask or self._runs("propose", experiment):
+            return []
+        kind = "again" if is_old else self._next_kind()
+        return [self._ask(experiment, kind)] if kind is not None and self._has_money() else []
+
+    def _idea_was_no_good(self, experiment: Experiment) -> list[c.Command]:
+        """Close the idea that an abandoned experiment was asked to use, so that the next one is not stuck with it."""
+        idea = experiment.request.idea if experiment.request is not None else None
+        if idea is None or idea not in self.state.ideas:
+            return []
+        why = f"no usable proposal came of it in {experiment.failures} asks"
+        declined = e.IdeaDeclined(idea=idea, experiment=experiment.number, why=why)
+        return [self._fact(declined, experiment.last_failure_at)]
+
+    def _next_kind(self) -> str | None:
+        """Who is asked for a new proposal now; None while the run's own proposer is to be left in peace."""
+        if self.run.retry_at <= self.now:
+            return self.policy.proposer
+        return self.policy.stand_in if self.run.switched is not None and self._has_stand_in() else None
+
+    def _has_money(self) -> bool:
+        return self.run.usd_left is None or (self.run.usd_left > 0 and not self.run.usd_out)
 
     def _score(self, experiment: Experiment, trial: Trial) -> list[c.Command]:
         if self._runs("score", experiment):
@@ -245,8 +294,9 @@ class _Turn:
         """
         Prepare waiting proposals on today's tip: repairs on the slot they hold, new ones on free slots.
 
-        A new one overtakes fewer proposals that are still asked for than there are slots. So one slot works in the
-        order of the numbers, whatever answer comes first, and a crash of the loop changes no verdict.
+        Of a proposer here, a new one overtakes fewer proposals that are still asked for than there are slots. So one
+        slot works in the order of the numbers, whatever answer comes first, and a crash of the loop changes no
+        verdict. For a remote one no slot waits. What awaits approval is passed over.
         """
         if ending is not None or self._branch_is_about_to_move():
             return []
@@ -254,9 +304,18 @@ class _Turn:
             return [] if pausing else self._baseline()
         waiting = [x for x in self._undecided() if stage_of(x) == "waiting" and not self._runs("prepare", x)]
         repairs = [x for x in waiting if x.in_hand]
-        asked = [x.number for x in self._undecided() if stage_of(x) in ("asking", "idle") and not x.in_hand]
-        new = [x for x in waiting if not x.in_hand and sum(n < x.number for n in asked) < self.policy.slots]
-        return [self._prepare(x) for x in repairs + new[: 0 if pausing else self._free_slots()]]
+        new = [x for x in waiting if not x.in_hand and not self.run.awaits_approval(x) and self._is_its_turn(x)]
+        if self.policy.remote:  # they gave their slots away when they were asked for
+            repairs = repairs[: self._empty_slots()]
+        placed = len(repairs) if self.policy.remote else 0
+        return [self._prepare(x) for x in repairs + new[: 0 if pausing else max(0, self._free_slots() - placed)]]
+
+    def _is_its_turn(self, experiment: Experiment) -> bool:
+        if self.policy.remote:
+            return True
+        asked_for = ("asking", "idle") if self._has_money() else ("asking",)
+        asked = [x.number for x in self._undecided() if stage_of(x) in asked_for and not x.in_hand]
+        return sum(n < experiment.number for n in asked) < self.policy.slots
 
     def _baseline(self) -> list[c.Command]:
         started = self.run.started
@@ -306,39 +365,94 @@ class _Turn:
         return out
 
     def _propose(self, ordered: list[c.Command]) -> list[c.Command]:
-        """Keep one proposal for each slot ahead of the trainings, within the limit of experiments."""
+        """Keep proposals ahead of the trainings, `policy.ahead` for each slot, within the limit of experiments."""
         if not self.run.keeps and 0 not in self.run.experiments:
             return []
-        placed = sum(isinstance(command, c.Prepare) and command.step == "first" for command in ordered)
-        ahead = sum(not x.in_hand and not self._runs("prepare", x) for x in self._undecided()) - placed
-        wanted = self.policy.slots - ahead
-        if self.run.limits.experiments is not None:
-            undecided = sum(x.number > 0 for x in self._undecided())
-            wanted = min(wanted, self.run.limits.experiments - self.run.verdicts - undecided)
         agains = sorted(self.run.agains.items(), key=lambda item: item[1])
-        if self.run.exhausted:
-            wanted = min(wanted, len(agains))
+        kind = self._next_kind() if self._has_money() and not self.run.exhausted else None
+        wanted = min(self._wanted(ordered), self._numbers_left())
+        numbers = self._free_numbers(ordered)
         out: list[c.Command] = []
-        for offset in range(max(0, wanted)):
-            number = max(1, self.run.next_number) + offset
-            if any(key[:1] == ("propose",) and key[2] == number for key in self.running):
+        for _ in range(max(0, wanted if kind is not None else min(wanted, len(agains)))):
+            number = next(numbers, None)
+            if number is None:
                 break
-            again = agains.pop(0) if agains else None
-            cause = again[1] if again is not None else self._newest_step()
-            out.append(
-                c.Propose(
-                    self.run.tag,
-                    number,
-                    0,
-                    "again" if again else "new",
-                    0,
-                    self.run.tip,
-                    cause,
-                    0,
-                    again[0] if again else None,
-                )
-            )
+            if agains:
+                of, cause = agains.pop(0)
+                out.append(self._new_ask(number, "again", cause, again_of=of))
+            elif kind is not None:
+                out.append(self._new_ask(number, kind, self._newest_step()))
         return out
+
+    def _fill(self, ordered: list[c.Command]) -> list[c.Command]:
+        """Ask the stand-in for slots that nothing is ready for, if it is to fill them or the proposer fails."""
+        may = (self.policy.fill_idle or self.run.switched is not None) and self._has_stand_in()
+        if not may or not self.run.keeps:
+            return []
+        placed = sum(isinstance(command, c.Prepare) for command in ordered)
+        coming = sum(not x.in_hand and self._is_by_stand_in(x) and stage_of(x) != "idle" for x in self._undecided())
+        coming += sum(isinstance(x, c.Propose) and x.kind in (self.policy.stand_in, "again") for x in ordered)
+        asked = sum(isinstance(command, c.Propose) and command.ask == 0 for command in ordered)
+        wanted = min(self._free_slots() - placed - coming, self._numbers_left() - asked)
+        numbers = self._free_numbers(ordered)
+        fills = [number for number, _ in zip(numbers, range(max(0, wanted)), strict=False)]
+        return [self._new_ask(number, self.policy.stand_in, self._newest_step()) for number in fills]
+
+    def _wanted(self, ordered: list[c.Command]) -> int:
+        """How many more proposals should be under way."""
+        placed = sum(isinstance(command, c.Prepare) and command.step == "first" for command in ordered)
+        waiting = [x for x in self._undecided() if not x.in_hand and not self._runs("prepare", x)]
+        unapproved = sum(self.run.awaits_approval(x) for x in waiting)
+        ahead = len(waiting) - unapproved - placed
+        most = self.policy.slots * self.policy.ahead if self.policy.ahead else self._free_slots() - placed
+        return min(most - ahead, self.policy.slots * self.policy.unapproved_max - unapproved)
+
+    def _numbers_left(self) -> int:
+        """How many more experiments may be begun within the limit."""
+        if self.run.limits.experiments is None:
+            return NO_LIMIT
+        undecided = sum(x.number > 0 for x in self._undecided())
+        return self.run.limits.experiments - self.run.verdicts - undecided
+
+    def _free_numbers(self, ordered: list[c.Command]) -> Iterator[int]:
+        """Numbers for new experiments; none while one is being asked for that the log does not know yet."""
+        taken = [x.experiment for x in ordered if isinstance(x, c.Propose)]
+        number = max([0, self.run.next_number - 1, *taken]) + 1
+        while ("propose", self.run.tag, number) not in self.running:
+            yield number
+            number += 1
+
+    def _new_ask(self, number: int, kind: str, cause: int, *, again_of: int | None = None) -> c.Propose:
+        purpose: e.Purpose = "again" if again_of is not None else "new"
+        return c.Propose(
+            tag=self.run.tag,
+            experiment=number,
+            ask=0,
+            purpose=purpose,
+            attempt=0,
+            base_commit=self.run.tip,
+            cause=cause,
+            known_at=0,
+            kind=kind,
+            again_of=again_of,
+        )
+
+    def _with_ideas(self, ordered: list[c.Command]) -> list[c.Command]:
+        """Give each new ask the oldest open idea that no other ask has, where the proposer can read."""
+        if not self.policy.remote:
+            return ordered
+        taken = {x.request.idea for x in self._undecided() if x.ask_at and x.request is not None}
+        taken |= {command.idea for command in ordered if isinstance(command, c.Propose)}
+        ideas = iter(sorted(self.state.ideas.keys() - taken))
+        return [
+            replace(x, idea=next(ideas, None))
+            if isinstance(x, c.Propose) and x.purpose == "new" and x.kind == self.policy.proposer and x.idea is None
+            else x
+            for x in ordered
+        ]
+
+    def _is_by_stand_in(self, experiment: Experiment) -> bool:
+        return experiment.request is not None and experiment.request.kind == self.policy.stand_in
 
     # ------------------------------------------------------------ verdicts, one at a time
 
@@ -370,6 +484,7 @@ class _Turn:
         outcome, why = outcome_of(trial)
         if ending is None and self._may_repair(experiment, outcome):
             later = self.run.pause == "now" or self._proposer_gave_up() or self._runs("propose", experiment)
+            later = later or self.run.retry_at > self.now
             return [] if later else [self._repair(experiment, trial)]
         best = self.run.best
         decided = e.ExperimentDecided(
@@ -392,6 +507,10 @@ class _Turn:
             and experiment.repairs < self.policy.repair_attempts
             and experiment.failures < self.policy.asks_max
             and (failure is None or failure.failure not in NO_REPAIR)
+            and (experiment.request is None or experiment.request.kind in (self.policy.proposer, "again"))
+            and self._has_money()
+            and not (self.policy.remote and self.run.failures_alike >= self.policy.alike_max)
+            and is_trivial(experiment)
         )
 
     def _judged(self, experiment: Experiment) -> list[c.Command]:
@@ -500,12 +619,21 @@ class _Turn:
 
         An experiment holds its slot from its preparation until its verdict. Scoring and verdict are short beside a
         training, and until they are known nobody knows the tip that the next edit belongs on: one prepared before
-        would be overtaken by every keep.
+        would be overtaken by every keep. Only while a remote proposer thinks about a repair is the slot free.
         """
-        in_hand = sum(x.in_hand or self._runs("prepare", x) for x in self._undecided())
+        begun = sum(x.in_hand or self._runs("prepare", x) for x in self._undecided())
         limit = self.run.limits.experiments
-        most = self.policy.slots if limit is None else min(self.policy.slots, limit - self.run.verdicts)
-        return max(0, most - in_hand)
+        left = NO_LIMIT if limit is None else limit - self.run.verdicts - begun
+        return max(0, min(self._empty_slots(), left))
+
+    def _empty_slots(self) -> int:
+        return max(0, self.policy.slots - sum(self._holds_slot(x) for x in self._undecided()))
+
+    def _holds_slot(self, experiment: Experiment) -> bool:
+        if self._runs("prepare", experiment):
+            return True
+        is_with_proposer = stage_of(experiment) in ("asking", "waiting", "failed")
+        return experiment.in_hand and not (self.policy.remote and is_with_proposer)
 
     def _newest_step(self) -> int:
         steps = [x.prepared_at for x in self._undecided() if x.in_hand]
@@ -540,10 +668,11 @@ class _Turn:
         )
         return self._fact(lost, experiment.ask_at)
 
-    def _ask(self, experiment: Experiment) -> c.Propose:
+    def _ask(self, experiment: Experiment, kind: str) -> c.Propose:
         """Ask again for an experiment that has a number but no proposal; after a crash, the very same question."""
-        request, failure = experiment.request, experiment.last_failure
-        same = request is not None and failure is not None and failure.failure in UNCOUNTED_FAILURES
+        request = experiment.request
+        same = request is not None and request.kind == kind and self._was_interrupted(experiment)
+        idea = request.idea if same and request is not None and request.idea in self.state.ideas else None
         return c.Propose(
             tag=self.run.tag,
             experiment=experiment.number,
@@ -553,12 +682,13 @@ class _Turn:
             base_commit=request.base_commit if same and request is not None else self.run.tip,
             cause=experiment.last_failure_at,
             known_at=experiment.known_at if same else 0,
+            kind=kind,
             again_of=request.again_of if request is not None else None,
+            idea=idea,
         )
 
     def _repair(self, experiment: Experiment, trial: Trial) -> c.Propose:
         commit = experiment.committed.commit if experiment.committed is not None else self.run.tip
-        same = experiment.last_failure is not None and experiment.last_failure.failure in UNCOUNTED_FAILURES
         return c.Propose(
             tag=self.run.tag,
             experiment=experiment.number,
@@ -567,5 +697,11 @@ class _Turn:
             attempt=experiment.attempt + 1,
             base_commit=commit,
             cause=max(trial.finished_at, experiment.last_failure_at),
-            known_at=experiment.known_at if same else 0,
+            known_at=experiment.known_at if self._was_interrupted(experiment) else 0,
+            kind=self.policy.proposer,
         )
+
+    @staticmethod
+    def _was_interrupted(experiment: Experiment) -> bool:
+        """Whether its last ask came to nothing through no fault of the proposer."""
+        return experiment.last_failure is not None and experiment.last_failure.failure in UNCOUNTED_FAILURES

@@ -24,6 +24,14 @@ class Policy:
         gain_per_line: A gain below this times the net lines added is not worth it; 0 turns the rule off.
         memory_factor_max: How much peak memory may grow against the best, as a factor.
         slots: Trainings at a time; each slot is one device.
+        remote: The proposer's answers take seconds to minutes and may fail for reasons outside. Then no device
+            waits for one: proposals are placed as they come, a repair that is asked for holds no slot, failures
+            bring pauses and a stand-in instead of the run's pause, and people's ideas are passed on.
+        stand_in: The kind of proposer that takes over while the run's own fails, empty if there is none.
+        fill_idle: Whether the stand-in also fills devices that are idle because no proposal is ready.
+        ahead: Proposals made for each slot while it trains; 0 asks when the slot is free.
+        unapproved_max: Proposals for each slot that may wait for a person before no more are asked for.
+        alike_max: Failures of one class in a row after which the stand-in takes over, or the wait is announced.
         repair_attempts: How often a crash goes back to the proposer, 0 if it cannot repair.
         asks_max: Proposals asked for one experiment before it is abandoned.
         failures_max: Failed proposals in a row, over all experiments, before the run pauses.
@@ -45,6 +53,12 @@ class Policy:
     memory_factor_max: float = 1.5
     guard: Guard | None = None
     slots: int = 1
+    remote: bool = False
+    stand_in: str = ""
+    fill_idle: bool = False
+    ahead: int = 1
+    unapproved_max: int = 3
+    alike_max: int = 3
     repair_attempts: int = 0
     asks_max: int = 3
     failures_max: int = 9

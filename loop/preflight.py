@@ -19,11 +19,13 @@ from eventstore import settings as st
 from eventstore.codec import canonical_json
 from eventstore.envelope import format_at
 from eventstore.errors import SettingsError
+from eventstore.projections.run_state import REMOTE
 from eventstore.requests import tag_problem
 from loop.errors import EditRefused, WorkspaceError
 from loop.policy import Guard, Policy
 from loop.proposers.sweep import missing_constants
 from loop.workspace import Workspace
+from trainer.process import network_cut_problem
 
 SETTINGS_FILE = "nightshift.toml"
 PROGRAM_FILE = "program.md"
@@ -70,12 +72,15 @@ def check(root: Path, workspace: Workspace, request: e.RunRequested, now: dateti
     if settings.guard is not None:
         _check_command("guard.command", settings.guard.command, workspace, base)
     _check_sweep(workspace, settings, base)
+    _check_agent(workspace, settings, base)
+    limits = _limits(settings, request, now)
+    check_money(settings, limits.usd)
     check_disk(root)
     program = workspace.read_file(base, PROGRAM_FILE) or ""
     data = st.to_data(settings)
     return Ready(
         settings=settings,
-        limits=_limits(settings, request, now),
+        limits=limits,
         base_commit=base,
         program=program,
         program_hash=hashlib.sha256(program.encode()).hexdigest(),
@@ -118,8 +123,40 @@ def policy_of(settings: st.Settings, slots: int, *, can_repair: bool) -> Policy:
         memory_factor_max=settings.verdict.memory_factor_max,
         guard=Guard(tuple(guard.command), guard.timeout_s) if guard is not None else None,
         slots=slots,
+        remote=settings.proposer.kind in REMOTE,
+        stand_in=stand_in_of(settings),
+        fill_idle=settings.proposer.fill_idle == "sweep",
+        ahead=settings.proposer.ahead,
         repair_attempts=settings.proposer.repair_attempts if can_repair else 0,
     )
+
+
+def stand_in_of(settings: st.Settings) -> str:
+    """Who takes over while a remote proposer fails: the sweep, where one is configured; else nobody."""
+    return "sweep" if settings.sweep and settings.proposer.kind != "sweep" and _may_stand_in(settings) else ""
+
+
+def _may_stand_in(settings: st.Settings) -> bool:
+    return settings.proposer.kind in REMOTE or settings.proposer.fill_idle == "sweep"
+
+
+def check_money(settings: st.Settings, usd: float | None) -> None:
+    """Raise `Refusal` if a limit of money is set that nobody could keep, because the price is not known."""
+    kind = settings.proposer.kind
+    if usd is None or kind not in REMOTE:
+        return
+    if kind == "agent":
+        raise Refusal(
+            "no_price",
+            f"limits.usd = {usd:g} cannot be kept: nobody knows what an agent's command costs",
+            "leave the limit of money out and set limits.experiments or limits.until",
+        )
+    if settings.claude.model not in settings.claude.prices:
+        raise Refusal(
+            "no_price",
+            f"limits.usd = {usd:g} cannot be kept: the model {settings.claude.model!r} has no price",
+            f"add its price as [claude.prices.{settings.claude.model!r}], or leave the limit of money out",
+        )
 
 
 def check_disk(root: Path, free_mb: float | None = None) -> None:
@@ -192,8 +229,27 @@ def _check_command(key: str, command: tuple[str, ...] | list[str], workspace: Wo
     )
 
 
+def _check_agent(workspace: Workspace, settings: st.Settings, base: str) -> None:
+    if settings.proposer.kind != "agent":
+        return
+    if settings.agent.command is None:
+        raise Refusal(
+            "agent",
+            f"{SETTINGS_FILE}: agent.command: missing, expected the words of a command with proposer.kind = 'agent'",
+            "name the agent's command, such as command = ['claude', '--print']",
+        )
+    _check_command("agent.command", settings.agent.command, workspace, base)
+    problem = None if settings.agent.network else network_cut_problem()
+    if problem is not None:
+        raise Refusal(
+            "agent_network",
+            f"the agent is to run without network, and this machine cannot cut it off ({problem})",
+            "set agent.network = true, if it may use the network",
+        )
+
+
 def _check_sweep(workspace: Workspace, settings: st.Settings, base: str) -> None:
-    if settings.proposer.kind != "sweep":
+    if settings.proposer.kind != "sweep" and settings.proposer.fill_idle != "sweep" and not stand_in_of(settings):
         return
     if not settings.sweep:
         raise Refusal("sweep", f"{SETTINGS_FILE}: sweep: the table is empty or absent", "name the constants to search")

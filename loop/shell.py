@@ -106,11 +106,7 @@ class Shell:
     async def _begin(self, commands: Sequence[c.Append | c.Effect]) -> bool:
         """Write facts and intents as one batch, then start the effects. False if someone appended in between."""
         facts = [command for command in commands if isinstance(command, c.Append)]
-        effects = [
-            (command, intent_of(self.hands, command, self.state))
-            for command in commands
-            if not isinstance(command, c.Append)
-        ]
+        effects = self._with_intents([command for command in commands if not isinstance(command, c.Append)])
         intents = [c.Append(command.tag, intent, _cause(command)) for command, intent in effects if intent is not None]
         try:
             positions = await self._append([*facts, *intents], expected=self.state.position)
@@ -125,6 +121,15 @@ class Shell:
                 carry_out(self.hands, command, before, intent, position), name=" ".join(map(str, command.key))
             )
         return bool(facts or effects)
+
+    def _with_intents(self, commands: Sequence[c.Effect]) -> list[tuple[c.Effect, e.Data | None]]:
+        found: list[tuple[c.Effect, e.Data | None]] = []
+        usd_taken = 0.0
+        for command in commands:
+            intent = intent_of(self.hands, command, self.state, usd_taken)
+            usd_taken += intent.usd_reserved if isinstance(intent, e.ProposalRequested) else 0.0
+            found.append((command, intent))
+        return found
 
     def _cancel(self, command: c.Cancel) -> None:
         task = self.tasks.get(command.target)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from eventstore import events as e
 from eventstore.projections.run_state import UNCOUNTED_FAILURES, Experiment, Run, Trial
+from loop.crashes import looks_trivial
 from loop.decide import Candidate
 
 Stage = Literal[
@@ -80,11 +81,19 @@ def ending_of(run: Run, now: str, direction: str) -> Ending | None:
         return Ending("experiments", f"all {limits.experiments} experiments are done", last)
     if limits.until is not None and now >= limits.until:
         return Ending("until", f"its time was up at {limits.until}", last)
-    if limits.usd is not None and run.usd >= limits.usd:
+    if limits.usd is not None and (run.usd >= limits.usd or run.usd_out):
         return Ending("usd", f"${run.usd:.2f} of ${limits.usd:.2f} are spent", last)
     if run.exhausted and not run.experiments and not run.agains:
         return Ending("exhausted", f"the proposer has nothing more to propose ({run.exhausted})", last)
     return None
+
+
+def is_trivial(experiment: Experiment) -> bool:
+    """Whether its crash looks like a slip of its edit, which a repair may cure."""
+    trial, prepared = experiment.last, experiment.prepared
+    if trial is None or trial.finished is None or prepared is None:
+        return False
+    return looks_trivial(trial.finished.tail, prepared.diff)
 
 
 def candidate_of(experiment: Experiment) -> Candidate | None:

@@ -27,7 +27,7 @@ from eventstore.envelope import parse_at
 from eventstore.events import WholeFile
 from eventstore.requests import tag_problem
 from eventstore.settings import matches
-from loop.edits import apply, check_path, check_place, check_text, count_lines, unified_diff
+from loop.edits import apply, check_path, check_place, check_text, count_lines, essence, unified_diff
 from loop.errors import BranchTaken, EditRefused, GitFailed, MergeConflict, WorkspaceError
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Prepared:
     A tree that is ready to be committed on the tip.
 
     *diff* and the line counts are against the tip and look at editable files only; lines are neither
-    blank nor comments. *paths* are the editable files that change.
+    blank nor comments. *paths* are the editable files that change; *content_hash* is as `Workspace.content_hash`,
+    empty if no origin was given.
     """
 
     tree: str
@@ -78,6 +79,7 @@ class Prepared:
     lines_added: int
     lines_removed: int
     paths: tuple[str, ...]
+    content_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +370,7 @@ class Workspace:
         protected: Sequence[str] = (),
         merge_base: str | None = None,
         program: str | None = None,
+        origin: str | None = None,
     ) -> Prepared:
         """
         Make the tree that *edits* give on top of *tip*, without a commit.
@@ -379,6 +382,7 @@ class Workspace:
             merge_base: The commit that *edits_base* was made on, if *edits_base* is itself an attempt whose
                 own change is to come along: a repair, or with no *edits* the attempt put on a newer tip.
             program: Text for program.md, which the tree gets besides; never part of diff and line counts.
+            origin: The run's base commit, to which `content_hash` compares.
 
         Raises:
             EditRefused: As `loop.edits.apply`, and "changes_nothing" if no editable file of the tip changes.
@@ -386,15 +390,7 @@ class Workspace:
         """
         base = merge_base or edits_base
         carried = [path for path in self._changed(base, edits_base) if _may_change(path, editable, protected)]
-        edited = list(dict.fromkeys(edit.path for edit in edits))
-        for path in edited:
-            check_path(path, editable, protected)
-            for commit in (edits_base, tip):
-                _check_entry(path, self._entries(commit))
-        shown = self._texts(edits_base, edited)
-        unreadable = [path for path in edited if path in self._entries(edits_base) and path not in shown]
-        if unreadable:
-            raise EditRefused("edit_does_not_apply", f"{unreadable[0]} is not UTF-8 text")
+        shown = self._shown(edits, (edits_base, tip), editable, protected)
         mine = self._texts(edits_base, carried)
         if edits or not carried:
             mine |= apply(edits, shown, editable=editable, protected=protected)
@@ -411,7 +407,53 @@ class Workspace:
             lines_added=sum(added for added, _ in counts),
             lines_removed=sum(removed for _, removed in counts),
             paths=tuple(sorted(changed)),
+            content_hash=self.content_hash(origin, tip, changed, editable) if origin is not None else "",
         )
+
+    def try_edits(
+        self, edits: Sequence[FileEdit], base: str, *, editable: Sequence[str], protected: Sequence[str] = ()
+    ) -> dict[str, str]:
+        """
+        The new text of each file that *edits* change on the commit *base*. Nothing is written.
+
+        Raises:
+            EditRefused: As `loop.edits.apply`, and for paths that are links or submodules there.
+        """
+        shown = self._shown(edits, (base,), editable, protected)
+        return apply(edits, shown, editable=editable, protected=protected)
+
+    def content_hash(self, origin: str, commit: str, changed: Mapping[str, str], editable: Sequence[str]) -> str:
+        """
+        A name for what is tried: how the editable files of *commit*, with *changed* texts in it, differ from *origin*.
+
+        Two trees have the same name if and only if their differences from *origin* are the same, comments, blank
+        lines and layout aside (`loop.edits.essence`). SHA-256 in hexadecimal over the paths that differ, sorted,
+        each followed by a zero byte, its essence and a zero byte.
+        """
+        now = self._texts(commit, [path for path in self._changed(origin, commit) if _is_meant(path, editable)])
+        now |= changed
+        before = self._texts(origin, now)
+        digest = hashlib.sha256()
+        for path in sorted(now):
+            mine = essence(path, now[path])
+            if path not in before or essence(path, before[path]) != mine:
+                digest.update(b"%b\0%b\0" % (os.fsencode(path), mine.encode("utf-8", "surrogatepass")))
+        return digest.hexdigest()
+
+    def _shown(
+        self, edits: Sequence[FileEdit], commits: Sequence[str], editable: Sequence[str], protected: Sequence[str]
+    ) -> dict[str, str]:
+        """The texts that *edits* are meant for, of the first of *commits*; their paths may be edited in all of them."""
+        paths = list(dict.fromkeys(edit.path for edit in edits))
+        for path in paths:
+            check_path(path, editable, protected)
+            for commit in commits:
+                _check_entry(path, self._entries(commit))
+        shown = self._texts(commits[0], paths)
+        unreadable = [path for path in paths if path in self._entries(commits[0]) and path not in shown]
+        if unreadable:
+            raise EditRefused("edit_does_not_apply", f"{unreadable[0]} is not UTF-8 text")
+        return shown
 
     def commit(self, tree: str, parent: str, subject: str, body: str, at: str) -> str:
         """
@@ -626,6 +668,10 @@ def _one_line(text: str) -> str:
 
 def _branch_ref(tag: str) -> str:
     return f"refs/heads/autoresearch/{tag}"
+
+
+def _is_meant(path: str, patterns: Sequence[str]) -> bool:
+    return any(matches(pattern, path) for pattern in patterns)
 
 
 def _may_change(path: str, editable: Sequence[str], protected: Sequence[str]) -> bool:

@@ -39,7 +39,7 @@ def results(events, tag):
         number, attempt = data.get("experiment"), data.get("attempt", 0)
         if kind == "run.started":
             metric = data["settings"]["objective"]["name"]
-        elif kind == "proposal.received":
+        elif kind == "proposal.received" and not attempt:  # a repair keeps the name of what it repairs
             descriptions[number] = data["description"]
         elif kind == "experiment.committed":
             commits[number, attempt] = data["commit"]

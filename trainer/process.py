@@ -5,8 +5,10 @@ one kind that cannot), the pipe is closed, and of a training the result is on th
 the loop (Linux), the others are found by their mark when the next loop starts. Output of any size, in any bytes,
 takes a constant amount of memory.
 
-Not guaranteed: that the code cannot read what this user can read, or use the network. That takes a sandbox, which
-would wrap the `Launch` before it is started here.
+Not guaranteed: that the code cannot read what this user can read. That takes a sandbox, which would wrap the `Launch`
+before it is started here. The network alone can be cut (Linux): the child is then in a network namespace of its own
+that has no device, and in a user namespace, out of which it can neither join another one nor look into a process
+outside. A socket that is a file, such as Docker's, is no network: it stays reachable for who may open the file.
 
 Start on the event loop's thread: the kernel sends the parent-death signal when the starting *thread* ends, so a
 child started in a pool would be killed with the pool.
@@ -17,16 +19,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
 import psutil
 
@@ -54,6 +58,10 @@ CLASSIFIED_TAIL = 2**16
 TAIL_MAX = 4_000
 MIB = 2**20
 PR_SET_PDEATHSIG = 1
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+PROBE_TIMEOUT_S = 10.0
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -175,6 +183,8 @@ class Child:
         self._cut: Cut = ""
         self._peak = 0
         find_program(spec, environ=environ)
+        if not spec.network and (problem := network_cut_problem()) is not None:
+            raise CannotStart(spec.command, f"it must have no network, but {problem}, or let it have one")
         self._log = KeptLog(log)
         self._pipe, write_end = os.pipe()
         try:
@@ -284,41 +294,129 @@ def _launch(spec: CommandSpec, environ: Mapping[str, str] | None) -> Launch:
 
 def _spawn(launch: Launch, output: int) -> subprocess.Popen[bytes]:
     """Start it in a session of its own, so that the terminal's Ctrl-C does not reach it and its group is known."""
-    return subprocess.Popen(
-        launch.argv,
-        cwd=launch.cwd,
-        env=launch.env,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - it takes no lock: two system calls, looked up before
-    )
+    with contextlib.ExitStack() as stack:
+        file = None if launch.stdin is None else stack.enter_context(_as_file(launch.stdin))
+        return subprocess.Popen(
+            launch.argv,
+            cwd=launch.cwd,
+            env=launch.env,
+            stdin=subprocess.DEVNULL if file is None else file,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_before_exec(os.getpid(), launch.network),  # noqa: PLW1509 - a few system calls, no lock
+        )
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
-    """What the child does between fork and exec so that it dies with the thread that started it. Linux only; elsewhere
-    nothing does it, and what a killed loop leaves is found by its mark."""
-    prctl = _prctl()
-    if prctl is None:
+def _as_file(data: bytes) -> IO[bytes]:
+    """*data* as a file without a name: unlike a pipe it holds all of it, whether the child reads or not."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        file.write(data)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _before_exec(parent: int, network: bool) -> Callable[[], None] | None:
+    """
+    What the child does between fork and exec: leave the network where that is asked, then have itself killed with the
+    thread that started it. Linux only; elsewhere nothing does it, and what a killed loop leaves is found by its mark.
+
+    In this order: the kernel may forget the signal when a process enters a new user namespace.
+    """
+    libc = _libc()
+    if libc is None:
         return None
+    leave_network = None if network else _leave_network(libc)
 
-    def ask_for_the_signal() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    def prepare() -> None:
+        if leave_network is not None:
+            leave_network()
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return ask_for_the_signal
+    return prepare
 
 
 @cache
-def _prctl() -> Callable[..., Any] | None:
+def _libc() -> ctypes.PyDLL | None:
     """Looked up before the fork: behind it, other threads may hold locks that nobody will release."""
     if not sys.platform.startswith("linux"):
         return None
-    prctl = ctypes.PyDLL(None).prctl  # PyDLL: the lock of the interpreter is not let go on the way
-    prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-    return prctl
+    libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: the lock of the interpreter is not let go on the way
+    libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+    libc.unshare.argtypes = [ctypes.c_int]
+    return libc
+
+
+def _leave_network(libc: ctypes.PyDLL) -> Callable[[], None]:
+    """
+    What a child does, before it has threads, to be in a network namespace without a device. It takes a user namespace
+    to be allowed that without privilege; the user and the group stay who they are in it, all others are nobody.
+    """
+    user, group = os.geteuid(), os.getegid()
+    identity = (
+        ("/proc/self/setgroups", b"deny"),  # without privilege the condition for the next two
+        ("/proc/self/uid_map", b"%d %d 1" % (user, user)),
+        ("/proc/self/gid_map", b"%d %d 1" % (group, group)),
+    )
+
+    def leave() -> None:
+        if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        for path, value in identity:
+            file = os.open(path, os.O_WRONLY)
+            os.write(file, value)
+            os.close(file)
+
+    return leave
+
+
+@cache
+def network_cut_problem() -> str | None:
+    """
+    Say in one phrase why this machine cannot cut a command off the network, and what to do; None if it can.
+
+    It is really tried, once in the life of this process: it takes some ten milliseconds.
+    """
+    libc = _libc()
+    if libc is None:
+        return f"cutting the network takes Linux, and this is {sys.platform}"
+    leave = _leave_network(libc)
+
+    def attempt() -> None:
+        try:
+            leave()
+        except OSError as error:
+            os._exit(error.errno or errno.EIO)  # an exception would come out without its reason
+
+    probe = (sys.executable, "-I", "-S", "-c", "import os; print(os.readlink('/proc/self/ns/net'))")
+    try:
+        ended = subprocess.run(
+            probe,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=PROBE_TIMEOUT_S,
+            preexec_fn=attempt,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"the attempt to cut the network failed ({error})"
+    if ended.returncode != 0:
+        reason = os.strerror(ended.returncode) if ended.returncode > 0 else f"killed by signal {-ended.returncode}"
+        return (
+            f"this machine refuses user and network namespaces ({reason}); allow them (Linux: sysctl "
+            "user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns = 0, and in a container a "
+            "seccomp profile that permits `unshare`)"
+        )
+    if ended.stdout.decode().strip() == str(Path("/proc/self/ns/net").readlink()):
+        return "a process that left this machine's network is still in it"
+    return None
 
 
 def _on_exit(popen: subprocess.Popen[bytes], call: Callable[[], None]) -> Callable[[], None]:

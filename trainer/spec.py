@@ -49,7 +49,10 @@ SECRET = re.compile(
     r"|(?:.*_)?(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)",
     re.IGNORECASE,
 )
-"""Names that speak of secrets. They are refused even where a prefix above, or a setting, would pass them."""
+"""Names that speak of secrets. They are refused even where a prefix above, or a setting, would pass them: only
+`CommandSpec.secrets` lets one through."""
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,10 @@ class CommandSpec:
             where a later loop finds what an earlier one left behind.
         timeout_s: Wall clock after which the whole tree is killed.
         env: Further variables for the child. One whose name speaks of a secret is refused.
+        stdin: What the child reads, text as UTF-8; None: it finds its input at the end.
+        secrets: Names of variables that the child gets from the loop although they are not on the list, or speak of
+            secrets. Only a person's setting may name them.
+        network: False: the child has no network, not even this machine's own; it is not started where that cannot be.
     """
 
     command: tuple[str, ...]
@@ -100,6 +107,9 @@ class CommandSpec:
     mark: str
     timeout_s: float
     env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes | str | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = ()
+    network: bool = True
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0] or any("\0" in word for word in self.command):
@@ -109,6 +119,8 @@ class CommandSpec:
         parts = self.mark.split("/")
         if len(parts) != 4 or not all(parts) or "\0" in self.mark or not parts[2].isdecimal():
             raise InvalidSpec("mark", f"{self.mark!r}, expected <workspace id>/<tag>/<experiment number>/<nonce>")
+        if wrong := [name for name in self.secrets if not VARIABLE.fullmatch(name)]:
+            raise InvalidSpec("secrets", f"{wrong[0]!r}, expected the name of a variable such as MY_API_KEY")
         if secrets := sorted(name for name in self.env if SECRET.fullmatch(name)):
             raise InvalidSpec("env", f"{', '.join(secrets)} would hand a secret to code that nobody has read")
 
@@ -206,11 +218,13 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command as the operating system is to start it: all words, the whole environment, the folder."""
+    """A command as the operating system is to start it: all words, the whole environment, the folder, its input."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # it may hold secrets
     cwd: Path
+    stdin: bytes | None = field(default=None, repr=False)
+    network: bool = True
 
 
 def launch_of(spec: CommandSpec, *, environ: Mapping[str, str], python: str) -> Launch:
@@ -222,12 +236,18 @@ def launch_of(spec: CommandSpec, *, environ: Mapping[str, str], python: str) -> 
         python: Path of the interpreter that stands in for a first word `python`.
     """
     first, *rest = spec.command
-    return Launch((python if first == "python" else first, *rest), child_environment(spec, environ), spec.workdir)
+    return Launch(
+        argv=(python if first == "python" else first, *rest),
+        env=child_environment(spec, environ),
+        cwd=spec.workdir,
+        stdin=spec.stdin.encode("utf-8", "replace") if isinstance(spec.stdin, str) else spec.stdin,
+        network=spec.network,
+    )
 
 
 def child_environment(spec: CommandSpec, environ: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of the child: what is passed on, what the spec adds, what we set."""
-    passed = {name: value for name, value in environ.items() if _is_passed_on(name)}
+    passed = {name: value for name, value in environ.items() if _is_passed_on(name) or name in spec.secrets}
     return passed | dict(spec.env) | spec.variables()
 
 

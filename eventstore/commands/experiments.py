@@ -1,4 +1,4 @@
-"""experiment list, show, diff, log, veto, again."""
+"""experiment list, show, diff, log, approve, reject, veto, again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
+from eventstore import events as e
 from eventstore import requests, views
 from eventstore.codec import clean
 from eventstore.console import ask, fail, guarded, open_home, open_log, read_state, show, tell
 from eventstore.home import Home
 from eventstore.plain import as_on_terminal, plain_line
+from eventstore.projections.besides import Besides
 from eventstore.projections.results import Results, Row
 from eventstore.projections.run_state import Run
 from eventstore.projections.story import Attempt, Story
@@ -33,13 +36,14 @@ def of_run(command: Command) -> Command:
 
 @click.group("experiment")
 def experiment_command() -> None:
-    """Look at experiments, take a keep back, or take an edit up again.
+    """Look at experiments, approve or reject a proposal, take a keep back, or take an edit up again.
 
     Experiments are numbered from 0, the baseline, in each run.
 
     \b
       nightshift experiment list
       nightshift experiment show 7
+      nightshift experiment approve 9
       nightshift experiment veto 7 "it overfits"
     """
 
@@ -55,14 +59,20 @@ def experiment_command() -> None:
 def list_command(ctx: click.Context, tag: str | None, as_json: bool) -> None:
     """List every experiment of a run: its verdict and the reason, also those in hand and those abandoned.
 
+    A proposal that waits for approval is listed with what it means to do and the command that approves it.
+
     \b
       nightshift experiment list
       nightshift experiment list --tag nov21 --json
     """
     home = open_home(ctx)
     run = _run(home, tag)
-    results = _results(home, run)
-    lines = views.lines(run, results.rows(run.tag), home.holder())
+    results, besides = Results(), Besides()
+    with open_log(home) as log:
+        for event in log.stream(run.requested_at - 1):
+            results.apply(event)
+            besides.apply(event)
+    lines = views.lines(run, results.rows(run.tag), home.holder(), besides.of(run.tag))
     if as_json:
         click.echo(views.as_json(lines))
         return
@@ -78,7 +88,9 @@ def list_command(ctx: click.Context, tag: str | None, as_json: bool) -> None:
 @click.pass_context
 @guarded
 def show_command(ctx: click.Context, number: int, tag: str | None, as_json: bool) -> None:
-    """Tell the whole story of experiment NUMBER: what was meant, what was run, how it was judged and why.
+    """Tell the whole story of experiment NUMBER: who proposed it, what it cost, what was run, how it was judged.
+
+    Of a proposal that was never applied, such as one that waits for approval, the code is shown too.
 
     \b
       nightshift experiment show 7
@@ -87,14 +99,32 @@ def show_command(ctx: click.Context, number: int, tag: str | None, as_json: bool
     home = open_home(ctx)
     run = _run(home, tag)
     story, row = _story(home, run, number)
+    ideas = _ideas(home, story)
     if as_json:
-        click.echo(views.as_json({"story": story, "row": row}))
+        told = [{"idea": position, "by": idea.by, "text": idea.text} for position, idea in ideas.items()]
+        click.echo(views.as_json({"story": story, "row": row, "ideas": told}))
         return
     from eventstore import screens  # noqa: PLC0415 - not for JSON
 
     open_one = run.experiments.get(number)
-    now_is = views.stage(open_one, home.holder()) if open_one is not None else "the run ended before its verdict"
-    show(screens.story(story, row, now_is, local_zone()))
+    now_is, waiting = "the run ended before its verdict", None
+    if open_one is not None:
+        awaits = run.awaits_approval(open_one)
+        waiting = views.waiting(open_one) if awaits else None
+        now_is = views.stage(open_one, home.holder(), awaits_approval=awaits)
+    show(screens.story(story, row, now_is, local_zone(), ideas=ideas, waiting=waiting))
+
+
+def _ideas(home: Home, story: Story) -> dict[int, e.IdeaSuggested]:
+    """The ideas that an experiment was asked to use, by position, each with whom to credit."""
+    found: dict[int, e.IdeaSuggested] = {}
+    with open_log(home) as log:
+        for position in {asked.idea for asked in story.asks if asked.idea is not None}:
+            for event in log.read(position - 1, limit=1):
+                if isinstance(event.data, e.IdeaSuggested):
+                    by = event.data.by or event.actor
+                    found[position] = msgspec.structs.replace(event.data, by=by)
+    return found
 
 
 @experiment_command.command("diff")
@@ -107,6 +137,7 @@ def diff_command(ctx: click.Context, number: int, tag: str | None, attempt: int 
     """Print what experiment NUMBER changed, against the commit it was built on.
 
     Kept or not, every diff is in the log. Without a terminal it is printed byte for byte, so git can apply it.
+    Of a proposal that was never applied its edit is printed, which is no patch yet.
 
     \b
       nightshift experiment diff 7
@@ -115,7 +146,14 @@ def diff_command(ctx: click.Context, number: int, tag: str | None, attempt: int 
     home = open_home(ctx)
     run = _run(home, tag)
     story, _ = _story(home, run, number)
-    text = _attempt(story, attempt).prepared.diff
+    if not story.attempts and attempt is None and story.edits:
+        what = "its proposal" if story.proposals else "a proposal that was refused"
+        click.echo(
+            f"Experiment {number} of {run.tag} was never applied: this is the edit of {what}, no patch.", err=True
+        )
+        text = views.edit_text(story.edits)
+    else:
+        text = _attempt(story, attempt).prepared.diff
     if not text:
         click.echo(f"Experiment {number} of {run.tag} changes nothing.", err=True)
     elif sys.stdout.isatty():
@@ -133,7 +171,7 @@ def _attempt(story: Story, attempt: int | None) -> Attempt:
     if story.attempts:
         known = ", ".join(str(x.prepared.attempt) for x in story.attempts)
         fail(f"experiment {story.experiment} of {story.tag} has no attempt {attempt}: there is {known}")
-    fail(f"experiment {story.experiment} of {story.tag} was never applied, so there is no diff")
+    fail(f"experiment {story.experiment} of {story.tag} was never applied and has no proposal, so there is no diff")
 
 
 # ---------------------------------------------------------------- a training's log
@@ -195,6 +233,41 @@ def _tail(story: Story, attempt: int | None, trial: int | None) -> str:
 # ---------------------------------------------------------------- asking
 
 
+@experiment_command.command("approve")
+@click.argument("number", type=click.IntRange(min=0))
+@of_run
+@click.pass_context
+@guarded
+def approve_command(ctx: click.Context, number: int, tag: str | None) -> None:
+    """Let the proposal of experiment NUMBER be tried, which waits for that.
+
+    With proposer.approval = "all" every proposal waits, with "first" those up to the first one that is approved.
+
+    \b
+      nightshift experiment show 9
+      nightshift experiment approve 9
+    """
+    home = open_home(ctx)
+    _ask(home, lambda state: requests.approve(state, tag, number), f"approve {number}", tag)
+
+
+@experiment_command.command("reject")
+@click.argument("number", type=click.IntRange(min=0))
+@click.argument("why", nargs=-1)
+@of_run
+@click.pass_context
+@guarded
+def reject_command(ctx: click.Context, number: int, why: tuple[str, ...], tag: str | None) -> None:
+    """Turn the proposal of experiment NUMBER down before any of its code runs. WHY is for the record.
+
+    \b
+      nightshift experiment reject 9 "it reads the evaluation data"
+    """
+    home = open_home(ctx)
+    reason = _why(why)
+    _ask(home, lambda state: requests.reject(state, tag, number, reason), f"reject {number}", tag)
+
+
 @experiment_command.command("veto")
 @click.argument("number", type=click.IntRange(min=0))
 @click.argument("why", nargs=-1)
@@ -210,7 +283,7 @@ def veto_command(ctx: click.Context, number: int, why: tuple[str, ...], tag: str
       nightshift experiment veto 7 "it only wins by training longer"
     """
     home = open_home(ctx)
-    reason = clean(plain_line(" ".join(why)), requests.WHY_MAX)
+    reason = _why(why)
     _ask(home, lambda state: requests.veto(state, tag, number, reason), f"veto {number}", tag)
 
 
@@ -229,6 +302,10 @@ def again_command(ctx: click.Context, number: int, tag: str | None) -> None:
     _ask(home, lambda state: requests.again(state, tag, number), f"again {number}", tag)
 
 
+def _why(words: tuple[str, ...]) -> str:
+    return clean(plain_line(" ".join(words)), requests.WHY_MAX)
+
+
 def _ask(home: Home, judge: Callable[[Any], requests.Answer], what: str, tag: str | None) -> None:
     asked = ask(home, judge, f"experiment {what}" + (f" --tag {tag}" if tag else ""), tag)
     tell(home, views.asked(asked.run, asked.data))
@@ -242,14 +319,6 @@ def _run(home: Home, tag: str | None) -> Run:
     if isinstance(run, requests.Refused):
         fail(run.why)
     return run
-
-
-def _results(home: Home, run: Run) -> Results:
-    results = Results()
-    with open_log(home) as log:
-        for event in log.stream(run.requested_at - 1):
-            results.apply(event)
-    return results
 
 
 def _story(home: Home, run: Run, number: int) -> tuple[Story, Row | None]:

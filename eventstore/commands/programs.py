@@ -13,7 +13,7 @@ from eventstore.console import ask, fail, guarded, open_home, open_log, say, sho
 from eventstore.files import replace_file
 from eventstore.home import Home
 from eventstore.plain import plain
-from eventstore.projections.program import Program, ProgramVersion
+from eventstore.projections.program import Program, ProgramVersion, Uses
 from eventstore.projections.run_state import State
 from eventstore.zone import local_zone
 
@@ -88,12 +88,20 @@ def diff_command(ctx: click.Context, old: str | None, new: str | None, checkout:
 @click.pass_context
 @guarded
 def log_command(ctx: click.Context, as_json: bool) -> None:
-    """List the versions, newest first: position in the log, hash, when, who.
+    """List the versions, newest first: position in the log, hash, when, who, and what came of each.
+
+    An experiment counts for the version under which it was proposed last, once it has a verdict; it is kept as long
+    as it is on its run's branch. Baselines do not count.
 
     \b
       nightshift program log
     """
-    found = views.versions(_program(open_home(ctx)).versions)
+    home = open_home(ctx)
+    program, uses = _program(home), Uses()
+    with open_log(home) as log:
+        for event in log.stream():
+            uses.apply(event)
+    found = views.versions(program.versions, uses.of_versions())
     if as_json:
         click.echo(views.as_json(found))
         return
@@ -116,7 +124,8 @@ def log_command(ctx: click.Context, as_json: bool) -> None:
 def edit_command(ctx: click.Context, file: Path | None, base: str | None) -> None:
     """Put a new text in force: opens $EDITOR on the newest one.
 
-    If someone else changed the text while you wrote, yours is refused and kept in .nightshift/program.draft.md.
+    If someone else changed the text while you wrote, yours is refused and kept in .nightshift/program.draft.md, and
+    their change is shown as a diff.
 
     \b
       nightshift program edit
@@ -142,19 +151,37 @@ def edit_command(ctx: click.Context, file: Path | None, base: str | None) -> Non
 
 def _put(home: Home, seen: ProgramVersion | None, text: str) -> None:
     base_hash = seen.hash if seen is not None else ""
+    was_overtaken = False
 
     def judge(state: State) -> requests.Answer:
+        nonlocal was_overtaken
         answer = requests.edit_program(state, base_hash, text)
         if isinstance(answer, requests.Refused) and state.program_hash not in (base_hash, requests.text_hash(text)):
+            was_overtaken = True
             replace_file(home.state / DRAFT, text.encode())
             return requests.Refused(f"{answer.why} (your text is in {home.state / DRAFT})")
         return answer
 
-    asked = ask(home, judge, "program edit")
+    try:
+        asked = ask(home, judge, "program edit")
+    except click.ClickException:
+        if was_overtaken:
+            _tell_what_came_between(home, seen)
+        raise
     tell(home, views.asked(asked.run, asked.data))
     if seen is None:
         say(f"The next run starts from a commit: if its {FILE} is one that the log has not seen, that one wins, so")
         say(f"`nightshift program pull` and commit {FILE} before you start one.")
+
+
+def _tell_what_came_between(home: Home, seen: ProgramVersion | None) -> None:
+    """Print on stderr what others changed since the version *seen*, and how to put one's own text over it."""
+    newest = _version(_program(home), None)
+    before, names = ("", "nothing") if seen is None else (seen.text, f"{seen.hash[:8]}, which you edited")
+    changed = _diff(before, newest.text, (names, f"{newest.hash[:8]}, in force now"))
+    click.echo(plain(changed), err=True)
+    command = f"nightshift program edit --file {home.state / DRAFT} --base {newest.hash[:8]}"
+    click.echo(f"Once your text has that change: `{command}`", err=True)
 
 
 @program_command.command("pull")
@@ -245,9 +272,12 @@ def _print_text(text: str) -> None:
         click.echo(text.encode(), nl=False)  # bytes go out as they are
 
 
+def _diff(before: str, after: str, names: tuple[str, str]) -> str:
+    return "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm=""))
+
+
 def _print_diff(before: str, after: str, names: tuple[str, str]) -> None:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="")
-    text = "\n".join(lines)
+    text = _diff(before, after, names)
     if not text:
         say(f"{names[0]} and {names[1]} are the same.")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from eventstore import views
 from eventstore.console import console, fail, guarded, now, open_home, open_log, read_state, say, show
 from eventstore.files import replace_file
 from eventstore.home import Home
+from eventstore.plain import plain
+from eventstore.projections.besides import Besides
 from eventstore.projections.results import Results
 from eventstore.projections.run_state import State
 from eventstore.requests import Refused
@@ -34,6 +37,9 @@ REFRESH_S = 1.0
 def status_command(ctx: click.Context, tag: str | None, watch: bool, as_json: bool) -> None:
     """Show what is going on: the loop, the active run or TAG, its best, its limits, the queue, the last verdicts.
 
+    Also who proposes and what is wrong with it, what proposals cost, how long devices stood idle, which proposals
+    wait for approval, and how many ideas are open.
+
     \b
       nightshift status
       nightshift status --watch
@@ -41,7 +47,11 @@ def status_command(ctx: click.Context, tag: str | None, watch: bool, as_json: bo
     """
     home = open_home(ctx)
     if not watch:
-        _show_status(_status(home, read_state(home), tag), as_json)
+        state, besides = State(), Besides()
+        if home.log_path.exists():
+            with open_log(home) as log:
+                _catch_up(state, besides, log)
+        _show_status(_status(home, state, besides, tag), as_json)
         return
     if not home.log_path.exists():
         fail("there is no log yet, so nothing to watch: `nightshift start TAG` asks for a run")
@@ -49,11 +59,13 @@ def status_command(ctx: click.Context, tag: str | None, watch: bool, as_json: bo
         asyncio.run(_watch(home, tag, as_json))
 
 
-def _status(home: Home, state: State, tag: str | None) -> views.Status:
+def _status(home: Home, state: State, besides: Besides, tag: str | None) -> views.Status:
     run = views.pick(state, tag)
-    if isinstance(run, Refused) and tag is not None:
-        fail(run.why)
-    return views.status(state, None if isinstance(run, Refused) else run, home.holder(), now())
+    if isinstance(run, Refused):
+        if tag is not None:
+            fail(run.why)
+        return views.status(state, None, home.holder(), now())
+    return views.status(state, run, home.holder(), now(), besides.of(run.tag))
 
 
 def _show_status(view: views.Status, as_json: bool) -> None:
@@ -71,7 +83,7 @@ async def _watch(home: Home, tag: str | None, as_json: bool) -> None:
     from eventstore import screens  # noqa: PLC0415 - not for JSON
     from eventstore.follow import Bell  # noqa: PLC0415 - only here
 
-    state, zone, out = State(), local_zone(), console()
+    state, besides, zone, out = State(), Besides(), local_zone(), console()
     live = Live(console=out, auto_refresh=False) if out.is_terminal and not as_json else None
     async with Bell(home.bells) as bell:
         with open_log(home) as log:
@@ -80,8 +92,8 @@ async def _watch(home: Home, tag: str | None, as_json: bool) -> None:
                 live.start()
             try:
                 while True:
-                    _catch_up(state, log)
-                    view = _status(home, state, tag)
+                    _catch_up(state, besides, log)
+                    view = _status(home, state, besides, tag)
                     if live is not None:
                         live.update(screens.status(view, zone, now()), refresh=True)
                     elif state.position != shown and as_json:
@@ -95,9 +107,10 @@ async def _watch(home: Home, tag: str | None, as_json: bool) -> None:
                     live.stop()
 
 
-def _catch_up(state: State, log: Store) -> None:
+def _catch_up(state: State, besides: Besides, log: Store) -> None:
     for event in log.stream(state.position):
         state.apply(event)
+        besides.apply(event)
 
 
 # ---------------------------------------------------------------- results
@@ -109,36 +122,66 @@ def _catch_up(state: State, log: Store) -> None:
               help="Compare FILE with the log instead of printing; exit code 1 if they differ.")  # fmt: skip
 @click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png",
               help="Draw the staircase of the best score instead of printing.")  # fmt: skip
+@click.option("--refused", is_flag=True,
+              help="Instead: what was refused before its code ran, repaired, or abandoned.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="All that is known of each row, for programs.")
 @click.pass_context
 @guarded
 def results_command(
-    ctx: click.Context, tag: str | None, check: Path | None, figure: Path | None, as_json: bool
+    ctx: click.Context, tag: str | None, check: Path | None, figure: Path | None, refused: bool, as_json: bool
 ) -> None:
     """Print results.tsv of the run that started last, or of TAG, computed from the log.
 
+    On a terminal, what has no row follows below it: refused proposals, repairs and abandoned experiments.
+
     \b
       nightshift results
+      nightshift results --refused
       nightshift results nov21 --check results.tsv
       nightshift results nov21 --figure nov21.png
     """
     if figure is not None and figure.suffix.lower() != ".png":
         raise click.BadParameter(f"{figure} is no name of a picture: end it in .png", param_hint="--figure")
     home = open_home(ctx)
-    results = Results()
+    results, besides = Results(), Besides()
     if home.log_path.exists():
         with open_log(home) as log:
             for event in log.stream():
                 results.apply(event)
+                besides.apply(event)
     tag = _with_results(home, results, tag)
     if check is not None:
         _check(results.tsv(tag).encode(), check, tag)
     if figure is not None:
         _draw(results, tag, figure)
+    beyond = views.beyond(besides.of(tag), results.rows(tag))
     if as_json:
-        click.echo(views.as_json(_table(results, tag)))
+        click.echo(views.as_json(_table(results, tag, beyond)))
+    elif refused:
+        _show_beyond(beyond, tag)
     elif check is None and figure is None:
-        click.echo(results.tsv(tag).encode(), nl=False)  # bytes go out as they are
+        _print(results.tsv(tag), beyond)
+
+
+def _print(tsv: str, beyond: views.Beyond) -> None:
+    """results.tsv and nothing else, byte for byte, but for a person at a terminal."""
+    if not sys.stdout.isatty():
+        click.echo(tsv.encode(), nl=False)  # bytes go out as they are
+        return
+    click.echo(plain(tsv), nl=False)
+    if not beyond.is_empty:
+        from eventstore import screens  # noqa: PLC0415 - not for JSON
+
+        show("", screens.beyond(beyond))
+
+
+def _show_beyond(beyond: views.Beyond, tag: str) -> None:
+    if beyond.is_empty:
+        say(f"No proposal of {tag} was refused, nothing was repaired, and every experiment that is over has a verdict.")
+        return
+    from eventstore import screens  # noqa: PLC0415 - only where there is something to draw
+
+    show(screens.beyond(beyond))
 
 
 def _with_results(home: Home, results: Results, tag: str | None) -> str:
@@ -164,10 +207,13 @@ def _draw(results: Results, tag: str, file: Path) -> None:
     say(f"Drew {tag} into {file}.")
 
 
-def _table(results: Results, tag: str) -> dict[str, object]:
+def _table(results: Results, tag: str, beyond: views.Beyond) -> dict[str, object]:
     return {
         "run": tag,
         "metric": results.metric(tag),
         "direction": results.direction(tag),
         "rows": results.rows(tag),
+        "refused": beyond.refused,
+        "repaired": beyond.repaired,
+        "abandoned": beyond.abandoned,
     }

@@ -27,6 +27,7 @@ class Idea(msgspec.Struct, frozen=True, kw_only=True):
         run: The run it is meant for, or empty for any.
         by: Who is credited: the named person, else the one who suggested it.
         experiment: The experiment that used or declined it; None while neither happened.
+        experiment_run: The run of that experiment.
         why: Why it was declined.
     """
 
@@ -37,6 +38,7 @@ class Idea(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     state: IdeaState = "open"
     experiment: int | None = None
+    experiment_run: str = ""
     why: str = ""
 
 
@@ -53,17 +55,23 @@ class Ideas:
                 idea = Idea(position=event.position, run=event.run, at=event.at, by=by or event.actor, text=text)
                 self._ideas[event.position] = idea
             case IdeaUsed(idea=position, experiment=experiment):
-                self._close(position, "used", experiment=experiment)
+                self._close(position, "used", experiment, event.run)
             case IdeaDeclined(idea=position, experiment=experiment, why=why):
-                self._close(position, "declined", experiment=experiment, why=why)
+                self._close(position, "declined", experiment, event.run, why)
             case IdeaWithdrawn(idea=position):
                 self._close(position, "withdrawn")
 
-    def _close(self, position: int, state: IdeaState, experiment: int | None = None, why: str = "") -> None:
+    def _close(
+        self, position: int, state: IdeaState, experiment: int | None = None, run: str = "", why: str = ""
+    ) -> None:
         idea = self._ideas.get(position)
-        if idea is not None and (idea.state == "open" or (state == "used" and idea.state != "used")):
-            closed = msgspec.structs.replace(idea, state=state, experiment=experiment, why=why)
-            self._ideas[position] = closed
+        if idea is None:
+            return
+        is_late_use = state == "used" and idea.state in ("declined", "withdrawn")
+        if idea.state == "open" or is_late_use:
+            self._ideas[position] = msgspec.structs.replace(
+                idea, state=state, experiment=experiment, experiment_run=run, why=why
+            )
 
     def get(self, position: int) -> Idea | None:
         """The idea suggested at *position*, or None."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eventstore.events import ProgramEdited, ProgramRecorded
+from eventstore.events import ProgramEdited, ProgramRecorded, ProposalRequested
+from eventstore.projections.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,6 +62,49 @@ class Program:
     def text(self, text_hash: str) -> str | None:
         """The text with that hash, or None if the log has never seen it."""
         return self._texts.get(text_hash)
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a version: *experiments* that ran under it and have a verdict, *kept* those on their branch."""
+
+    experiments: int = 0
+    kept: int = 0
+
+
+class Uses:
+    """
+    What came of each version, folded event by event with `apply`.
+
+    An experiment ran under the version that its last `proposal.requested` names; of a text that came back, under
+    the newer one. Baselines have no proposal and count nowhere.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[str, int] = {}  # position of the newest version, by its hash
+        self._under: dict[tuple[str, int], int] = {}  # position of the version, by run and experiment
+        self._results = Results()
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event of the log."""
+        data = event.data
+        if isinstance(data, ProgramRecorded | ProgramEdited):
+            self._newest[data.hash] = event.position
+        elif isinstance(data, ProposalRequested):
+            self._under[event.run, data.experiment] = self._newest.get(data.program_hash, 0)
+        else:
+            self._results.apply(event)
+
+    def of_versions(self) -> dict[int, Use]:
+        """By the position of the version; one that nothing ran under is not in it."""
+        found: dict[int, Use] = {}
+        for tag in self._results.tags:
+            for row in self._results.rows(tag):
+                position = self._under.get((tag, row.experiment), 0)
+                if position:
+                    use = found.get(position, Use())
+                    kept = use.kept + (row.status == "keep")
+                    found[position] = Use(experiments=use.experiments + 1, kept=kept)
+        return found
 
 
 def program_in_force(events: Iterable[Event]) -> ProgramVersion | None:

@@ -171,7 +171,8 @@ def _line(row: Row) -> str:
 
 
 def _received(run: _Run, data: ProposalReceived, _position: int) -> None:
-    run.experiment(data.experiment).description = data.description
+    if data.attempt == 0:  # a repair keeps the name of what it repairs
+        run.experiment(data.experiment).description = data.description
 
 
 def _committed(run: _Run, data: ExperimentCommitted, _position: int) -> None:

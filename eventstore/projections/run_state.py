@@ -21,6 +21,26 @@ RunStatus = Literal["queued", "active", "paused", "finished", "refused", "withdr
 UNCOUNTED_FAILURES = frozenset({"lost", "stopped"})
 """Classes of `proposal.failed` that say nothing about the proposer."""
 
+OUTSIDE_FAILURES = frozenset(
+    {
+        "rate_limited",  # 429
+        "overloaded",  # 529, 500, 503, 504
+        "offline",  # no connection, a cut stream, no answer in time
+        "unauthorised",  # 401, 403, no key
+        "no_credit",  # 402
+        "bad_request",  # 400, 404, 413: a model that is gone, a setting it does not take
+        "agent_failed",  # the agent's command cannot be started, or ended with an error
+        "broken",  # the proposer cannot be made
+    }
+)
+"""Classes that no other answer would cure: a remote proposer is asked again later, however often they come."""
+
+REMOTE = frozenset({"claude", "agent"})
+"""Kinds of proposers whose answers take seconds to minutes and may fail for reasons outside."""
+
+HYPOTHESIS_KEPT, ERROR_KEPT = 300, 200
+"""Characters of a hypothesis and of a crash's last line that stay in memory when an experiment is over."""
+
 
 @dataclass(slots=True)
 class Trial:
@@ -108,7 +128,12 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An experiment that is over. *edits* are kept only where they are constants, which is all a search needs."""
+    """
+    An experiment that is over.
+
+    *edits* are kept only where they are constants, which is all a search needs; *hypothesis* and *error* (a
+    crash's last line) are cut. *prepared_at* and *finished_at* are where the diff and the end of the log are.
+    """
 
     experiment: int
     verdict: e.Verdict | None
@@ -121,11 +146,30 @@ class Done:
     attempt: int
     proposal_at: int
     decided_at: int
+    prepared_at: int = 0
+    finished_at: int = 0
+    gain: float | None = None
+    lines: int = 0
+    hypothesis: str = ""
+    error: str = ""
 
 
 @dataclass(slots=True)
 class Run:
-    """One run, from its request on. *changed* names the limits that a person changed while it was queued."""
+    """
+    One run, from its request on.
+
+    Attributes:
+        changed: The limits that a person changed while it was queued.
+        failure, failures_alike: The class of the proposer's last failure, and how many of it came in a row; empty
+            and 0 once it has answered.
+        retry_at: When a remote proposer may be asked again, in the log's form; empty for at once.
+        waiting: Set while the proposer fails and no other one can stand in.
+        switched: Set while another proposer stands in, since *switched_time*.
+        stand_in_exhausted: Why the one that stands in or fills idle devices has nothing more; empty if it has.
+        usd_out: An ask did not fit into what is left of the money.
+        tried: What was tried, by its content hash: the experiment that did.
+    """
 
     tag: str
     request: e.RunRequested
@@ -162,6 +206,16 @@ class Run:
     warned: set[str] = field(default_factory=set)
     failures_in_a_row: int = 0
     exhausted: str = ""
+    failure: str = ""
+    failures_alike: int = 0
+    retry_at: str = ""
+    waiting: e.ProposerWaiting | None = None
+    switched: e.ProposerSwitched | None = None
+    switched_time: str = ""
+    stand_in_exhausted: str = ""
+    usd_out: bool = False
+    approvals: int = 0
+    tried: dict[str, int] = field(default_factory=dict)
     last_at: int = 0
 
     @property
@@ -177,6 +231,43 @@ class Run:
     @property
     def is_over(self) -> bool:
         return self.status in ("finished", "refused", "withdrawn")
+
+    @property
+    def proposer(self) -> str:
+        """The kind of its proposer, from the settings that govern it; empty before it has started."""
+        return str(self._proposer_setting("kind"))
+
+    def is_own(self, request: e.ProposalRequested | None) -> bool:
+        """Whether the run's own proposer was asked: not a stand-in, and not for an old edit."""
+        return request is not None and request.purpose != "again" and request.kind in (self.proposer, "")
+
+    def _proposer_setting(self, name: str) -> Any:
+        settings = self.started.settings if self.started is not None else {}
+        return settings.get("proposer", {}).get(name, "")
+
+    @property
+    def usd_open(self) -> float:
+        """The most that asks without an answer may still cost."""
+        asked = [x.request for x in self.experiments.values() if x.ask_at and x.request is not None]
+        return sum(request.usd_reserved for request in asked)
+
+    @property
+    def usd_left(self) -> float | None:
+        """Money that no ask has spent or may still spend; None without a limit."""
+        return None if self.limits.usd is None else max(0.0, self.limits.usd - self.usd - self.usd_open)
+
+    def awaits_approval(self, experiment: Experiment) -> bool:
+        """
+        Whether a person must approve its proposal before it is tried.
+
+        Only what the run's own proposer thought up: not what a sweep fills in, nor an old edit that a person asked
+        for, nor a repair of what was approved.
+        """
+        mode = self._proposer_setting("approval")
+        is_new = experiment.proposal_waits and not experiment.in_hand and experiment.rejected is None
+        if mode not in ("first", "all") or not is_new or experiment.approved:
+            return False
+        return self.is_own(experiment.request) and (mode == "all" or self.approvals == 0)
 
     def finished_experiment(self, number: int) -> Done | None:
         """The experiment *number* if it is over, else None."""
@@ -349,6 +440,7 @@ def _run_resumed(_state: State, run: Run, _data: Any, _event: Event) -> None:
     run.paused_why = ""
     run.resume_at = 0
     run.failures_in_a_row = 0
+    run.retry_at = ""
 
 
 def _run_finished(state: State, run: Run, data: e.RunFinished, event: Event) -> None:
@@ -365,6 +457,8 @@ def _budget_changed(_state: State, run: Run, data: e.BudgetChanged, _event: Even
     limits = {"experiments": run.limits.experiments, "until": run.limits.until, "usd": run.limits.usd}
     run.limits = e.Limits(**{**limits, data.limit: data.new})  # type: ignore[arg-type]
     run.warned.discard(data.limit)
+    if data.limit == "usd":
+        run.usd_out = False
     if run.started is None:
         run.changed.add(data.limit)
 
@@ -394,13 +488,16 @@ def _proposal_received(_state: State, run: Run, data: e.ProposalReceived, event:
     experiment = run.experiments.get(data.experiment)
     if experiment is None:
         return
+    if run.is_own(experiment.request):
+        run.failure, run.failures_alike, run.retry_at, run.waiting = "", 0, "", None
     experiment.ask_at = 0
     experiment.asks += 1
     experiment.proposal, experiment.proposal_at = data, event.position
     experiment.proposal_waits = True
     experiment.approved = False
     experiment.last_failure = None
-    experiment.description = data.description
+    if data.attempt == 0:  # a repair keeps the name of what it repairs
+        experiment.description = data.description
 
 
 def _proposal_failed(_state: State, run: Run, data: e.ProposalFailed, event: Event) -> None:
@@ -408,17 +505,43 @@ def _proposal_failed(_state: State, run: Run, data: e.ProposalFailed, event: Eve
     experiment = run.experiments.get(data.experiment)
     if experiment is None:
         return
-    purpose = experiment.request.purpose if experiment.request is not None else "new"
-    if data.failure == "exhausted" and purpose == "new":
-        run.exhausted = data.why
-    elif data.failure not in UNCOUNTED_FAILURES and purpose != "again":  # an old edit is not the proposer's
-        run.failures_in_a_row += 1
+    request = experiment.request
     experiment.ask_at = 0
     experiment.proposal_waits = False
     experiment.last_failure, experiment.last_failure_at = data, event.position
-    if data.failure not in UNCOUNTED_FAILURES:
-        experiment.failures += 1
-        experiment.asks += 1 if data.ask == experiment.asks else 0
+    if data.failure in UNCOUNTED_FAILURES:
+        return
+    experiment.asks += 1 if data.ask == experiment.asks else 0
+    is_outside = run.proposer in REMOTE and data.failure in OUTSIDE_FAILURES
+    experiment.failures += 0 if is_outside or data.failure == "over_budget" else 1
+    if data.failure == "over_budget":
+        run.usd_out = True
+    elif run.is_own(request):
+        _proposer_failed(run, experiment, data)
+    elif request is not None and request.purpose != "again":  # an old edit is nobody's fault
+        run.stand_in_exhausted = data.why
+
+
+def _proposer_failed(run: Run, experiment: Experiment, data: e.ProposalFailed) -> None:
+    """A failure of the run's own proposer; nothing left to propose is not one, it ends the run."""
+    purpose = experiment.request.purpose if experiment.request is not None else "new"
+    if data.failure == "exhausted" and purpose == "new":
+        run.exhausted = data.why
+        return
+    run.failures_in_a_row += 1
+    run.failures_alike = run.failures_alike + 1 if data.failure == run.failure else 1
+    run.failure = data.failure
+    run.retry_at = data.retry_at
+
+
+def _switched(_state: State, run: Run, data: e.ProposerSwitched, event: Event) -> None:
+    run.switched = data if data.to_kind != run.proposer else None
+    run.switched_time = event.at if run.switched is not None else ""
+    run.waiting = None
+
+
+def _waiting(_state: State, run: Run, data: e.ProposerWaiting, _event: Event) -> None:
+    run.waiting = data
 
 
 def _spend(run: Run, usd: float | None) -> None:
@@ -432,6 +555,7 @@ def _approved(_state: State, run: Run, data: e.ProposalApproved, _event: Event) 
     experiment = run.experiments.get(data.experiment)
     if experiment is not None:
         experiment.approved = True
+        run.approvals += 1
 
 
 def _rejected(_state: State, run: Run, data: e.ProposalRejected, event: Event) -> None:
@@ -552,7 +676,9 @@ def _decided(_state: State, run: Run, data: e.ExperimentDecided, event: Event) -
         return
     run.counts[data.verdict] += 1
     commit = experiment.committed.commit if experiment.committed is not None else ""
-    _bury(run, experiment, event, data.verdict, data.reason, data.score)
+    if experiment.prepared is not None and experiment.prepared.content_hash:
+        run.tried.setdefault(experiment.prepared.content_hash, data.experiment)
+    _bury(run, experiment, event, data, data.reason)
     if data.verdict != "keep" or data.score is None:
         return
     keep = Keep(data.experiment, commit, data.score, experiment.peak_memory_mb, event.position)
@@ -565,19 +691,20 @@ def _decided(_state: State, run: Run, data: e.ExperimentDecided, event: Event) -
 def _abandoned(_state: State, run: Run, data: e.ExperimentAbandoned, event: Event) -> None:
     experiment = run.experiments.pop(data.experiment, None)
     if experiment is not None:
-        _bury(run, experiment, event, None, data.why, None)
+        _bury(run, experiment, event, None, data.why)
 
 
-def _bury(
-    run: Run, experiment: Experiment, event: Event, verdict: e.Verdict | None, reason: str, score: float | None
-) -> None:
-    edits = experiment.proposal.edits if experiment.proposal is not None else ()
+def _bury(run: Run, experiment: Experiment, event: Event, decided: e.ExperimentDecided | None, reason: str) -> None:
+    proposal, trial = experiment.proposal, experiment.last
+    edits = proposal.edits if proposal is not None else ()
+    tail = trial.finished.tail if trial is not None and trial.finished is not None else ""
+    crashed = decided is not None and decided.verdict == "crash"
     run.done_by_number[experiment.number] = len(run.done)
     run.done.append(
         Done(
             experiment=experiment.number,
-            verdict=verdict,
-            score=score,
+            verdict=decided.verdict if decided is not None else None,
+            score=decided.score if decided is not None else None,
             reason=reason,
             description=experiment.description,
             edits=edits if all(isinstance(edit, e.SetConstants) for edit in edits) else (),
@@ -586,8 +713,19 @@ def _bury(
             attempt=experiment.attempt,
             proposal_at=experiment.proposal_at,
             decided_at=event.position,
+            prepared_at=experiment.prepared_at,
+            finished_at=trial.finished_at if trial is not None else 0,
+            gain=decided.gain if decided is not None else None,
+            lines=decided.lines if decided is not None else 0,
+            hypothesis=proposal.hypothesis[:HYPOTHESIS_KEPT] if proposal is not None else "",
+            error=_last_line(tail) if crashed else "",
         )
     )
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:ERROR_KEPT] if lines else ""
 
 
 def _branch_moved(_state: State, run: Run, data: e.BranchMoved, _event: Event) -> None:
@@ -644,6 +782,8 @@ _RUN: dict[str, Callable[[State, Run, Any, Event], None]] = {
     "proposal.failed": _proposal_failed,
     "proposal.approved": _approved,
     "proposal.rejected": _rejected,
+    "proposer.switched": _switched,
+    "proposer.waiting": _waiting,
     "experiment.requested": _experiment_requested,
     "experiment.prepared": _prepared,
     "experiment.committed": _committed,

@@ -23,8 +23,9 @@ async def prepare(hands: Hands, command: c.Prepare, state: State, run: Run) -> N
     request = experiment.request
     program_at = state.program_positions.get(request.program_hash, 0) if request is not None else 0
     program = await hands.program_text(program_at) if program_at else None
+    origin = run.started.base_commit if run.started is not None else command.tip
     try:
-        prepared = await hands.in_git(_applied, hands, command.step, command.tip, experiment, active, program)
+        prepared = await hands.in_git(_applied, hands, command.step, command.tip, experiment, active, program, origin)
     except MergeConflict:
         await _conflict(hands, command)
     except EditRefused as refused:
@@ -37,6 +38,17 @@ async def prepare(hands: Hands, command: c.Prepare, state: State, run: Run) -> N
         )
         await hands.record(command.tag, data, command.cause)
     else:
+        double = twin(run, command.experiment, prepared.content_hash) if command.step == "first" else None
+        if double is not None and request is not None and request.purpose == "new":
+            data = e.ProposalFailed(
+                experiment=command.experiment,
+                ask=request.ask,
+                failure="same_as_tried",
+                why=f"on the best of now it is the same as experiment {double}",
+                usd=0.0,
+            )
+            await hands.record(command.tag, data, command.cause)
+            return
         subject, body = _message(command, experiment)
         data_prepared = e.ExperimentPrepared(
             experiment=command.experiment,
@@ -49,12 +61,27 @@ async def prepare(hands: Hands, command: c.Prepare, state: State, run: Run) -> N
             diff=prepared.diff,
             lines_added=prepared.lines_added,
             lines_removed=prepared.lines_removed,
+            content_hash=prepared.content_hash,
         )
         await hands.record(command.tag, data_prepared, command.cause)
 
 
+def twin(run: Run, number: int, content_hash: str) -> int | None:
+    """Another experiment of the run that tried the same, or is about to; None if there is none."""
+    for other in run.experiments.values():
+        if other.number != number and other.prepared is not None and other.prepared.content_hash == content_hash:
+            return other.number
+    return run.tried.get(content_hash)
+
+
 def _applied(
-    hands: Hands, step: e.Step, tip: str, experiment: Experiment, active: Active, program: str | None
+    hands: Hands,
+    step: e.Step,
+    tip: str,
+    experiment: Experiment,
+    active: Active,
+    program: str | None,
+    origin: str,
 ) -> Prepared:
     """
     The experiment's change on top of *tip*.
@@ -69,6 +96,7 @@ def _applied(
         editable=objective.editable,
         protected=objective.protected,
         program=program,
+        origin=origin,
     )
     proposal, before = experiment.proposal, experiment.committed
     assert proposal is not None  # only the baseline has none, and it is not prepared here
@@ -92,9 +120,16 @@ async def _conflict(hands: Hands, command: c.Prepare) -> None:
 
 
 async def _prepare_baseline(hands: Hands, command: c.Prepare) -> None:
-    tree = await hands.in_git(hands.around.workspace.tree_of, command.tip)
+    workspace = hands.around.workspace
+    tree = await hands.in_git(workspace.tree_of, command.tip)
     data = e.ExperimentPrepared(
-        experiment=0, attempt=0, step="first", base_commit=command.tip, tree=tree, subject="baseline"
+        experiment=0,
+        attempt=0,
+        step="first",
+        base_commit=command.tip,
+        tree=tree,
+        subject="baseline",
+        content_hash=await hands.in_git(workspace.content_hash, command.tip, command.tip, {}, ()),
     )
     await hands.record(command.tag, data, command.cause)
 

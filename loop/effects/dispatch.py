@@ -16,7 +16,7 @@ from eventstore.errors import LogUnavailable
 from eventstore.projections.run_state import Run, State
 from loop import commands as c
 from loop.effects import attempts, proposals, runs, trainings
-from loop.effects.hands import TEXT_MAX, Hands
+from loop.effects.hands import TEXT_MAX, Active, Hands
 from loop.errors import WorkspaceError
 from trainer.errors import OutputUnwritable, WouldNotDie
 
@@ -24,8 +24,12 @@ IN_PLACE = "in-place/1"
 """The evaluator of scores that the command itself prints or writes; the score is its claim."""
 
 
-def intent_of(hands: Hands, command: c.Effect, state: State) -> e.Data | None:
-    """The event that must be durable before *command* is begun, or None where an earlier one is its intent."""
+def intent_of(hands: Hands, command: c.Effect, state: State, usd_taken: float = 0.0) -> e.Data | None:
+    """
+    The event that must be durable before *command* is begun, or None where an earlier one is its intent.
+
+    *usd_taken* is what other asks of the same batch have reserved: all of them together stay within the limit.
+    """
     active = hands.active(state.active)
     if active is None:
         return None
@@ -35,12 +39,14 @@ def intent_of(hands: Hands, command: c.Effect, state: State) -> e.Data | None:
             return e.ProposalRequested(
                 experiment=command.experiment,
                 ask=command.ask,
-                kind=policy.proposer if command.again_of is None else "again",
+                kind=command.kind,
                 purpose=command.purpose,
                 base_commit=command.base_commit,
                 program_hash=state.program_hash,
                 attempt=command.attempt,
                 again_of=command.again_of,
+                idea=command.idea,
+                usd_reserved=_reserved(active, command, state.runs[command.tag], usd_taken),
             )
         case c.Train():
             return e.TrainingRequested(
@@ -103,8 +109,8 @@ async def _do(hands: Hands, command: c.Effect, state: State, run: Run, intent: e
     match command:
         case c.StartRun():
             await runs.start(hands, command, state, run)
-        case c.Propose():
-            await proposals.propose(hands, command, state, run, position)
+        case c.Propose() if isinstance(intent, e.ProposalRequested):
+            await proposals.propose(hands, command, state, run, intent, position)
         case c.Prepare():
             await attempts.prepare(hands, command, state, run)
         case c.Commit():
@@ -133,6 +139,15 @@ async def _pause(hands: Hands, command: c.Effect, run: Run, why: str, noticed: l
         if run.is_over:
             hands.held.add(command.key)
         await hands.append(noticed)
+
+
+def _reserved(active: Active, command: c.Propose, run: Run, usd_taken: float) -> float:
+    """The most that an ask may cost: its proposer's worst case, or what is left of the money if that is less."""
+    proposer = active.proposers.get(command.kind)
+    worst = proposer.worst_usd if proposer is not None else 0.0
+    if worst is None:
+        return 0.0
+    return worst if run.usd_left is None else min(worst, max(0.0, run.usd_left - usd_taken))
 
 
 def _seed(state: State, command: c.Train) -> int:

@@ -20,7 +20,7 @@ from loop import commands as c
 from loop import preflight
 from loop.errors import LoopError
 from loop.policy import Policy
-from loop.proposers.base import Broken, Proposer
+from loop.proposers.base import Ask, Broken, Proposer
 from loop.workspace import Workspace
 from trainer.executors.base import Executor, Training
 
@@ -37,6 +37,23 @@ class Recorder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Means:
+    """
+    What a proposer may be made with.
+
+    Attributes:
+        folder_of: The folder that belongs to one ask alone.
+        checkout: Writes the files of a commit into a fresh folder.
+        mark_of: What the processes of one ask carry in their environment.
+    """
+
+    root: Path
+    folder_of: Callable[[Ask], Path]
+    checkout: Callable[[str, Path], Awaitable[None]]
+    mark_of: Callable[[Ask], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
     """
     What the loop is given by its composition root.
@@ -44,7 +61,9 @@ class Around:
     Attributes:
         now: The clock, aware.
         new_id: A new unique text.
-        proposer_of: The proposer that a run's settings name.
+        monotonic: Seconds of a clock that is never set.
+        jitter: A number from 0 to 1, drawn at random.
+        proposer_of: Makes the proposer of a kind by a run's settings; raises `LoopError` if it cannot be made.
         read_at: Reads the event at a position of the log.
         about: What `run.started` says of this machine: host, sandbox, versions.
     """
@@ -52,8 +71,10 @@ class Around:
     home: Home
     workspace: Workspace
     executor: Executor
-    proposer_of: Callable[[st.Settings, Path], Proposer]
+    proposer_of: Callable[[st.Settings, str, Means], Proposer]
     now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    jitter: Callable[[], float]
     new_id: Callable[[], str]
     read_at: Callable[[int], Awaitable[Event]]
     about: Mapping[str, Any]
@@ -61,12 +82,12 @@ class Around:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The active run's settings, made from its `run.started` once."""
+    """The active run's settings, made from its `run.started` once; *proposers* by their kind."""
 
     tag: str
     settings: st.Settings
     policy: Policy
-    proposer: Proposer
+    proposers: Mapping[str, Proposer]
 
 
 class Hands:
@@ -75,6 +96,7 @@ class Hands:
 
     Attributes:
         trainings: What is in training now, by run and experiment; for the screen.
+        free_since: When each slot's last training ended, by the monotonic clock.
         held: Effects that failed in a run that is over: not tried again by this process.
     """
 
@@ -82,6 +104,7 @@ class Hands:
         self.around = around
         self.append = append
         self.trainings: dict[tuple[str, int], Training] = {}
+        self.free_since: dict[int, float] = {}
         self.held: set[c.Key] = set()
         self._git = ThreadPoolExecutor(max_workers=1, thread_name_prefix="git")
         self._active: Active | None = None
@@ -95,18 +118,36 @@ class Hands:
             return None
         if self._active is None or self._active.tag != run.tag:
             settings = st.from_data(run.started.settings)
-            proposer = self._proposer(settings)
+            kind = settings.proposer.kind
+            proposers = {
+                name: self._proposer(settings, name) for name in {kind, preflight.stand_in_of(settings)} - {""}
+            }
             slots = self.around.executor.capacity()
-            policy = preflight.policy_of(settings, slots, can_repair=proposer.can_repair)
-            self._active = Active(run.tag, settings, policy, proposer)
+            policy = preflight.policy_of(settings, slots, can_repair=proposers[kind].can_repair)
+            self._active = Active(run.tag, settings, policy, proposers)
         return self._active
 
-    def _proposer(self, settings: st.Settings) -> Proposer:
-        """The proposer that *settings* name; if it cannot be made any more, one that says so, and the run pauses."""
+    def _proposer(self, settings: st.Settings, kind: str) -> Proposer:
+        """The proposer of that kind; if it cannot be made any more, one that says so, and the run pauses or waits."""
         try:
-            return self.around.proposer_of(settings, self.around.home.root)
+            return self.make_proposer(settings, kind)
         except LoopError as error:
-            return Broken(settings.proposer.kind, f"the proposer cannot be made ({error})")
+            return Broken(kind, f"the proposer cannot be made ({error})")
+
+    def make_proposer(self, settings: st.Settings, kind: str) -> Proposer:
+        """Make a proposer. Raises `LoopError` if that is not possible."""
+        home = self.around.home
+
+        async def checkout(commit: str, folder: Path) -> None:
+            await self.in_git(self.around.workspace.checkout, commit, folder)
+
+        means = Means(
+            root=home.root,
+            folder_of=lambda ask: home.proposal_dir(ask.tag, ask.experiment, ask.ask),
+            checkout=checkout,
+            mark_of=lambda ask: self.mark(ask.tag, ask.experiment, self.around.new_id()),
+        )
+        return self.around.proposer_of(settings, kind, means)
 
     async def record(self, run: str, data: e.Data, cause: int | None) -> int:
         """Append one fact and return its position."""

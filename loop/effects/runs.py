@@ -10,20 +10,22 @@ from eventstore.projections.run_state import Run, State
 from loop import commands as c
 from loop import preflight
 from loop.effects.hands import Hands
-from loop.errors import BadScript, WorkspaceError
+from loop.errors import CannotPropose, WorkspaceError
 
 
 async def start(hands: Hands, command: c.StartRun, state: State, run: Run) -> None:
     around = hands.around
     try:
         ready = await hands.in_git(preflight.check, around.home.root, around.workspace, run.request, around.now())
-        around.proposer_of(ready.settings, around.home.root)
+        preflight.check_money(ready.settings, _usd(run, ready))
+        for kind in {ready.settings.proposer.kind, preflight.stand_in_of(ready.settings)} - {""}:
+            hands.make_proposer(ready.settings, kind)
         await hands.in_git(around.workspace.create_branch, command.tag, ready.base_commit)
     except preflight.Refusal as refusal:
         await _refuse(hands, command, refusal)
         return
-    except BadScript as error:
-        await _refuse(hands, command, preflight.Refusal("proposer", str(error), "mend the file and ask again"))
+    except CannotPropose as error:
+        await _refuse(hands, command, preflight.Refusal("proposer", str(error), error.remedy))
         return
     except WorkspaceError as error:  # someone took the branch since it was checked
         await _refuse(hands, command, preflight.Refusal(error.code, str(error), "choose another tag"))
@@ -54,6 +56,11 @@ def _started(hands: Hands, tag: str, run: Run, ready: preflight.Ready, program_h
         sandbox=hands.around.about["sandbox"],
         versions=hands.around.about["versions"],
     )
+
+
+def _usd(run: Run, ready: preflight.Ready) -> float | None:
+    """The limit of money at its start: a queued run's may have been changed since it was asked for."""
+    return run.limits.usd if "usd" in run.changed else ready.limits.usd
 
 
 async def _refuse(hands: Hands, command: c.StartRun, refusal: preflight.Refusal) -> None:

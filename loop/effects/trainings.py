@@ -61,6 +61,7 @@ async def _trained(
         return Result(outcome="crash", seconds=0.0, why=str(error), nonce=request.nonce)
     key = (command.tag, command.experiment)
     hands.trainings[key] = training
+    free_since = hands.free_since.pop(command.slot, None)
     started = e.TrainingStarted(
         experiment=command.experiment,
         attempt=command.attempt,
@@ -69,6 +70,7 @@ async def _trained(
         pid=training.pid,
         pid_started=training.pid_started,
         device=training.device,
+        idle_s=round(hands.around.monotonic() - free_since, 4) if free_since is not None else None,
     )
     try:
         await hands.record(command.tag, started, position)
@@ -77,6 +79,7 @@ async def _trained(
         await training.stop()
         return await training.wait()
     finally:
+        hands.free_since[command.slot] = hands.around.monotonic()
         del hands.trainings[key]
 
 

@@ -6,29 +6,67 @@ log or the clock of the run; the same ask may come again after a crash, with the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from loop.errors import LoopError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from eventstore.events import FileEdit, Purpose, Tokens, Verdict
+    from eventstore.events import FileEdit, ModelCall, Purpose, Tokens, Verdict
 
 DESCRIPTION_MAX = 200
 """Characters of a description, one line; results.tsv cuts what is longer."""
 
 
+# ---------------------------------------------------------------- the question
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A decided experiment as a proposer sees it. *score* is None for a crash; *edits* is empty for the baseline."""
+    """
+    A decided experiment as a proposer sees it; the baseline is not among them.
+
+    Attributes:
+        edits: Only where they are constants, which is all that a sweep needs.
+        score: None for a crash.
+        gain: Positive is better, whatever the direction; None without a score.
+        reason: Why the verdict is what it is, one sentence.
+        hypothesis: What was meant, cut to a few hundred characters.
+        lines: Net lines added.
+        error: For a crash, the last line of its log.
+    """
 
     experiment: int
     edits: tuple[FileEdit, ...]
     verdict: Verdict
     score: float | None
     description: str
+    gain: float | None = None
+    reason: str = ""
+    hypothesis: str = ""
+    lines: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """An experiment without a verdict yet: what it changes and why."""
+
+    experiment: int
+    edits: tuple[FileEdit, ...]
+    description: str = ""
+    hypothesis: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Idea:
+    """What a person suggested: known by its position in the log."""
+
+    position: int
+    text: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +80,21 @@ class Ask:
         purpose: "new", "repair" (mend the crash in *crash_tail*) or "again" (an old edit, on today's best).
         base_commit: The commit that is shown, and that the edits of the answer are meant for.
         files: Text of the editable files at *base_commit*, by path.
+        editable: The patterns that say which files may be changed or made.
         program: The research instructions.
         history: Every verdict so far, oldest first.
-        in_flight: Edits of experiments without a verdict yet, in the order of their numbers.
+        in_flight: Experiments without a verdict yet, in the order of their numbers.
         seed: The run's seed; with *experiment* and *ask* it fixes whatever is drawn at random.
         metric: What the score is called.
+        budget_s: Seconds of training that each experiment gets.
+        best: Score of the best so far, at the tip of the branch; None before the baseline has one.
+        best_experiment: Its number.
+        baseline: Score of experiment 0.
+        noise_floor: Spread of the score from the seed alone, where it was measured.
+        idea: What a person wants tried; the answer says whether it is used.
         crash_tail: The end of the crashed training's log; empty unless the purpose is "repair".
+        last_failure: Why the ask before this one, for the same experiment, came to nothing; else empty.
+        usd_max: The most that answering may cost; None if no limit of money is set.
     """
 
     tag: str
@@ -59,11 +106,69 @@ class Ask:
     files: Mapping[str, str]
     program: str
     history: tuple[Tried, ...]
-    in_flight: tuple[tuple[FileEdit, ...], ...]
+    in_flight: tuple[InFlight, ...]
     seed: int
     metric: str
     direction: Literal["minimize", "maximize", "pass"]
+    editable: tuple[str, ...] = ()
+    budget_s: float = 0.0
+    best: float | None = None
+    best_experiment: int | None = None
+    baseline: float | None = None
+    noise_floor: float | None = None
+    idea: Idea | None = None
     crash_tail: str = ""
+    last_failure: str = ""
+    usd_max: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why an edit would be refused: the class of `proposal.failed`, and one precise sentence."""
+
+    failure: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """
+    All there is to know of an experiment that is over.
+
+    *tail* is the end of its training's log, without control characters; the child wrote it.
+    """
+
+    experiment: int
+    description: str
+    hypothesis: str
+    outcome: str
+    diff: str
+    tail: str
+
+
+class Desk(Protocol):
+    """What a proposer may do while it thinks; both only look."""
+
+    async def check(self, edits: Sequence[FileEdit]) -> Objection | None:
+        """Say what stands against *edits* on the commit of the ask, or None: nothing is written."""
+
+    async def look_up(self, experiment: int) -> Past | None:
+        """Read a past experiment of this run from the log, or None if there is none of that number."""
+
+
+# ---------------------------------------------------------------- the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an ask cost. *usd* is None where the price is unknown and 0.0 where it was free."""
+
+    usd: float | None = 0.0
+    tokens: Tokens | None = None
+    calls: tuple[ModelCall, ...] = ()
+
+
+FREE = Spent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +176,11 @@ class Proposal:
     """
     An answer. Nothing of it has run or been checked.
 
-    *usd* is None where the price is unknown and 0.0 where it was free; *seconds* is how long it took.
+    Attributes:
+        idea_used: Whether it takes up the idea of the ask; None if there was none.
+        idea_why: Why it does not.
+        prompt_hash: SHA-256 of what a model was told at first, in hexadecimal.
+        ignored: Files that an agent touched besides, which are not part of the edit.
     """
 
     description: str
@@ -79,11 +188,13 @@ class Proposal:
     hypothesis: str = ""
     expected_effect: str = ""
     rationale: str = ""
+    idea_used: bool | None = None
+    idea_why: str = ""
     model: str = ""
     stop_reason: str = ""
-    tokens: Tokens | None = None
-    usd: float | None = 0.0
-    seconds: float = 0.0
+    spent: Spent = FREE
+    prompt_hash: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 class ProposalError(LoopError):
@@ -91,18 +202,32 @@ class ProposalError(LoopError):
     An ask for a proposal came to nothing.
 
     Attributes:
-        failure: Its class: "exhausted" (nothing is left to propose), "no_repair" (this proposer cannot
-            mend a crash), or another word of the proposer's own.
+        failure: Its class, one of `loop/failures`.
         why: One sentence.
-        usd: What it cost all the same; None if the price is unknown.
-        tokens: What the vendor counted, None if it was no model.
+        spent: What it cost all the same.
+        retry_after_s: How long the vendor asks to wait, None if it does not say.
+        prompt_hash: As in `Proposal`.
+        description, edits: Of the proposal that was refused, where one came.
     """
 
-    def __init__(self, failure: str, why: str, usd: float | None = 0.0, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self,
+        failure: str,
+        why: str,
+        spent: Spent = FREE,
+        *,
+        retry_after_s: float | None = None,
+        prompt_hash: str = "",
+        description: str = "",
+        edits: tuple[FileEdit, ...] = (),
+    ) -> None:
         self.failure = failure
         self.why = why
-        self.usd = usd
-        self.tokens = tokens
+        self.spent = spent
+        self.retry_after_s = retry_after_s
+        self.prompt_hash = prompt_hash
+        self.description = description
+        self.edits = edits
         super().__init__(why)
 
 
@@ -113,8 +238,9 @@ class Broken:
     kind: str
     why: str
     can_repair: bool = False
+    worst_usd: float | None = field(default=0.0)
 
-    async def propose(self, _ask: Ask) -> Proposal:
+    async def propose(self, _ask: Ask, _desk: Desk) -> Proposal:
         raise ProposalError("broken", self.why)
 
 
@@ -129,5 +255,9 @@ class Proposer(Protocol):
     def can_repair(self) -> bool:
         """Whether an ask with the purpose "repair" makes sense."""
 
-    async def propose(self, ask: Ask) -> Proposal:
+    @property
+    def worst_usd(self) -> float | None:
+        """The most that one ask can cost; 0.0 if it is free, None if the price is unknown."""
+
+    async def propose(self, ask: Ask, desk: Desk) -> Proposal:
         """Answer one ask. Raises `ProposalError` if it comes to nothing."""

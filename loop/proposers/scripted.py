@@ -11,7 +11,7 @@ import msgspec
 
 from eventstore.events import FileEdit
 from loop.errors import BadScript
-from loop.proposers.base import Ask, Proposal, ProposalError
+from loop.proposers.base import Ask, Desk, Proposal, ProposalError, Spent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -52,6 +52,7 @@ class Scripted:
     """
 
     kind = "scripted"
+    worst_usd = 0.0
 
     def __init__(
         self,
@@ -80,15 +81,15 @@ class Scripted:
             raise BadScript(f"the script of proposals cannot be read: {error}") from error
         return cls(entries, gate=gate, can_repair=can_repair)
 
-    async def propose(self, ask: Ask) -> Proposal:
+    async def propose(self, ask: Ask, _desk: Desk | None = None) -> Proposal:
         if self._gate is not None:
             await self._gate(ask)
         entry = self._find(ask)
         if entry is None:
             raise ProposalError("exhausted", f"the script has no answer for experiment {ask.experiment}, ask {ask.ask}")
         if entry.fail:
-            raise ProposalError(entry.fail, entry.why or f"the script fails here with {entry.fail}", entry.usd)
-        return Proposal(entry.description, entry.edits, hypothesis=entry.hypothesis, usd=entry.usd)
+            raise ProposalError(entry.fail, entry.why or f"the script fails here with {entry.fail}", Spent(entry.usd))
+        return Proposal(entry.description, entry.edits, hypothesis=entry.hypothesis, spent=Spent(entry.usd))
 
     def _find(self, ask: Ask) -> Entry | None:
         if callable(self._script):

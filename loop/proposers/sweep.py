@@ -14,14 +14,13 @@ import hashlib
 import itertools
 import math
 import random
-import time
 from typing import TYPE_CHECKING
 
 from eventstore.events import Scalar, SetConstants
 from eventstore.settings import Choice
 from loop.edits import Constant, constants
 from loop.errors import EditRefused
-from loop.proposers.base import DESCRIPTION_MAX, Ask, Proposal, ProposalError
+from loop.proposers.base import DESCRIPTION_MAX, Ask, Desk, Proposal, ProposalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,11 +56,12 @@ class Sweep:
 
     kind = "sweep"
     can_repair = False
+    worst_usd = 0.0
 
     def __init__(self, ranges: Mapping[str, Range | Choice]) -> None:
         self._ranges = dict(ranges)
 
-    async def propose(self, ask: Ask) -> Proposal:
+    async def propose(self, ask: Ask, _desk: Desk | None = None) -> Proposal:
         """
         Answer with one `SetConstants` for each file that has swept constants.
 
@@ -70,7 +70,6 @@ class Sweep:
         """
         if ask.purpose == "repair":
             raise ProposalError("no_repair", "a sweep draws numbers, it cannot mend a crash")
-        began = time.perf_counter()
         places = self._places(ask.files)
         now = [constant for _, constant in places.values()]
         point = await asyncio.to_thread(self._draw, ask, now)
@@ -81,7 +80,7 @@ class Sweep:
         )
         # Every value, not only what changes: the edit may land on another tip than the one that was shown.
         description = _describe(f"{name} {value}" for name, value in values.items())
-        return Proposal(description, edits, seconds=time.perf_counter() - began)
+        return Proposal(description, edits)
 
     def _places(self, files: Mapping[str, str]) -> dict[str, tuple[str, Constant]]:
         """Each swept constant's file and place, in the order of [sweep]."""
@@ -99,7 +98,7 @@ class Sweep:
         """A point that was not tried, is not in flight and is not where the files stand."""
         seed = int.from_bytes(hashlib.sha256(f"{ask.seed}/{ask.experiment}/{ask.ask}".encode()).digest()[:4], "big")
         past = [(point, tried.score) for tried in ask.history if (point := self._point(tried.edits))]
-        open_now = [point for edits in ask.in_flight if (point := self._point(edits))]
+        open_now = [point for flying in ask.in_flight if (point := self._point(flying.edits))]
         taken = {point for point, _ in past} | set(open_now)
         draws = itertools.chain(self._sampled(ask, past, open_now, seed), self._blind(random.Random(seed), taken))
         for point in draws:

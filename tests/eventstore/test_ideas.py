@@ -43,7 +43,9 @@ def test_an_idea_can_credit_someone_else() -> None:
         ([DECLINED, WITHDRAWN], "declined", 5, "tried in 3"),
         ([USED, WITHDRAWN], "used", 7, ""),
         ([WITHDRAWN, USED], "used", 7, ""),  # the proposal was under way
-        ([DECLINED, USED], "used", 7, ""),
+        ([DECLINED, USED], "used", 7, ""),  # asked for twice at once: one answer may decline what the other uses
+        ([USED, DECLINED], "used", 7, ""),
+        ([WITHDRAWN, DECLINED, USED], "used", 7, ""),
         ([USED, ("nov21", e.IdeaUsed(idea=1, experiment=9))], "used", 7, ""),
     ],
 )
@@ -51,6 +53,13 @@ def test_what_becomes_of_an_idea(after: list[tuple[str, e.Data]], state: str, ex
     idea = folded(SUGGESTED, *after).get(1)
     assert idea is not None
     assert (idea.state, idea.experiment, idea.why) == (state, experiment, why)
+
+
+def test_an_idea_of_any_run_knows_the_run_that_answered_it() -> None:
+    ideas = folded(("", e.IdeaSuggested(text="x")), ("dec1", e.IdeaDeclined(idea=1, experiment=5, why="no")), USED)
+    idea = ideas.get(1)
+    assert idea is not None
+    assert (idea.run, idea.experiment_run, idea.experiment, idea.why) == ("", "nov21", 7, "")
 
 
 def test_open_ideas_wait_in_order_for_their_run_or_for_any() -> None:

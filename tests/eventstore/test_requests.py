@@ -44,11 +44,11 @@ def requested(tag: str = TAG, **fields: Any) -> Log:
     return [(tag, e.RunRequested(tag=tag, from_ref="HEAD", zone="UTC", **fields))]
 
 
-def started(tag: str = TAG, limits: e.Limits | None = None) -> Log:
+def started(tag: str = TAG, limits: e.Limits | None = None, **settings: Any) -> Log:
     data = e.RunStarted(
         branch=f"autoresearch/{tag}",
         base_commit="c0",
-        settings={},
+        settings=settings or {"proposer": {"kind": "scripted", "approval": "all"}},
         limits=limits or e.Limits(),
         program_hash="",
         harness_hash="",
@@ -113,6 +113,18 @@ PUT_BACK = [*VETOED, *moved(4, "veto")]
 AGAIN = [*NIGHT, *of_run(e.ExperimentRequested(of=2))]
 APPROVED = [*NIGHT, *of_run(e.ProposalApproved(experiment=6))]
 REJECTED = [*NIGHT, *of_run(e.ProposalRejected(experiment=6, why="no"))]
+FREE_TO_GO = [*started(proposer={"kind": "scripted", "approval": "none"}), *decided(0, "keep", 1.0), *proposed(1)]
+FIRST_APPROVED = [
+    *started(proposer={"kind": "scripted", "approval": "first"}),
+    *decided(0, "keep", 1.0),
+    *proposed(1),
+    *proposed(2),
+    *of_run(e.ProposalApproved(experiment=1)),
+]
+FILLED_IN = [*started(proposer={"kind": "claude", "approval": "all"}), *decided(0, "keep", 1.0), *proposed(1)]
+BY_AGENT = started(proposer={"kind": "agent"})
+UNPRICED = started(proposer={"kind": "claude"}, claude={"model": "claude-x", "prices": {"claude-y": {}}})
+PRICED = started(proposer={"kind": "claude"}, claude={"model": "claude-y", "prices": {"claude-y": {}}})
 PROGRAMMED = [("", e.ProgramRecorded(hash=r.text_hash(PROGRAM), text=PROGRAM))]
 IDEAS = [("", e.IdeaSuggested(text="try GeGLU"))]
 
@@ -196,6 +208,15 @@ ACCEPTED = {
         LIMITED, lambda s: r.budget(s, TAG, "usd", None), TAG, e.BudgetChanged(limit="usd", old=2.5)
     ),
     "budget, queued": row(QUEUED, lambda s: r.budget(s, TAG, "usd", 0.01), TAG, e.BudgetChanged(limit="usd", new=0.01)),
+    "budget, usd of a model with a price": row(
+        PRICED, lambda s: r.budget(s, None, "usd", 3), TAG, e.BudgetChanged(limit="usd", new=3)
+    ),
+    "budget, experiments of an agent": row(
+        BY_AGENT, lambda s: r.budget(s, None, "experiments", 3), TAG, e.BudgetChanged(limit="experiments", new=3)
+    ),
+    "reject, what needs no approval": row(
+        FREE_TO_GO, lambda s: r.reject(s, None, 1), TAG, e.ProposalRejected(experiment=1)
+    ),
     "edit program": row(
         PROGRAMMED,
         lambda s: r.edit_program(s, r.text_hash(PROGRAM), "# New\n"),
@@ -402,6 +423,31 @@ REFUSALS: dict[str, tuple[Log, Ask, str]] = {
         IDEAS,
         lambda s: r.withdraw_idea(s, 2),
         "there is no open idea 2: `nightshift idea list` shows them",
+    ),
+    "budget, usd of an agent": (
+        BY_AGENT,
+        lambda s: r.budget(s, None, "usd", 3),
+        "a limit of money for nov21 could not be kept: nobody knows what an agent's command costs",
+    ),
+    "budget, usd of a model without a price": (
+        UNPRICED,
+        lambda s: r.budget(s, None, "usd", 3),
+        "a limit of money for nov21 could not be kept: the model 'claude-x' has no price in nightshift.toml",
+    ),
+    "approve, no approval in this run": (
+        FREE_TO_GO,
+        lambda s: r.approve(s, None, 1),
+        "the proposal of experiment 1 needs no approval: it starts when a device is free",
+    ),
+    "approve, one was approved": (
+        FIRST_APPROVED,
+        lambda s: r.approve(s, None, 2),
+        "the proposal of experiment 2 needs no approval: it starts when a device is free",
+    ),
+    "approve, filled in by another proposer": (
+        FILLED_IN,
+        lambda s: r.approve(s, None, 1),
+        "the proposal of experiment 1 needs no approval: it starts when a device is free",
     ),
     "approve, no run": ([], lambda s: r.approve(s, None, 1), NO_RUN),
     "approve, none": (NIGHT, lambda s: r.approve(s, None, 9), "experiment 9 of nov21 has no proposal that waits"),

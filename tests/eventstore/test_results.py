@@ -164,7 +164,7 @@ def test_commit_and_memory_are_those_of_the_attempt_that_was_decided() -> None:
     night.propose(1, "wider, smaller batch", attempt=1)
     night.train(1, attempt=1, peak_memory_mb=3072.0)
     night.decide(1, "keep", 0.9, attempt=1)
-    assert night.lines()[2] == "0000011\t0.900000\t3.0\tkeep\twider, smaller batch"
+    assert night.lines()[2] == "0000011\t0.900000\t3.0\tkeep\twider"
 
 
 def test_memory_is_the_most_of_all_trials_and_counts_none_that_was_cut_short() -> None:

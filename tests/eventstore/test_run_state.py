@@ -66,7 +66,7 @@ def begun(tag: str = TAG, limits: e.Limits | None = None) -> tuple[str, e.Data]:
     data = e.RunStarted(
         branch=f"autoresearch/{tag}",
         base_commit="c0",
-        settings={},
+        settings={"proposer": {"kind": "scripted"}},
         limits=limits or e.Limits(),
         program_hash="",
         harness_hash="",
@@ -637,6 +637,8 @@ def test_of_an_experiment_that_is_over_a_few_words_stay() -> None:
         attempt=0,
         proposal_at=position - 2,
         decided_at=position + 1,
+        prepared_at=position - 1,
+        gain=None,
     )
     assert (run.finished_experiment(0) is run.done[0], run.finished_experiment(2)) == (True, None)
     mixed = (*constants, e.WholeFile(path="train.py", text="x"))
@@ -747,7 +749,7 @@ EVERYTHING = events(
     ("", e.IdeaSuggested(text="c")),
     asked(1, idea=14),
     failed(1, "overloaded", usd=None),
-    e.ProposerWaiting(kind="claude", why="overloaded"),
+    e.ProposerWaiting(kind="claude", failure="overloaded", why="it is busy"),
     e.ProposerSwitched(from_kind="claude", to_kind="sweep", why="overloaded"),
     asked(1, 1),
     received(1, 1),

@@ -545,22 +545,6 @@ def test_a_glob_means_what_it_says(pattern: str, path: str, is_meant: bool) -> N
             "nightshift.toml: verdict.rule = 'confirm' is not built yet: set it to 'strict'",
         ),
         (
-            {"proposer": {"kind": "claude"}},
-            "nightshift.toml: proposer.kind = 'claude' is not built yet: set it to 'sweep' or 'scripted'",
-        ),
-        (
-            {"proposer": {"kind": "agent"}},
-            "nightshift.toml: proposer.kind = 'agent' is not built yet: set it to 'sweep' or 'scripted'",
-        ),
-        (
-            {"proposer": {"approval": "first"}},
-            "nightshift.toml: proposer.approval = 'first' is not built yet: set it to 'none'",
-        ),
-        (
-            {"proposer": {"fill_idle": "sweep"}},
-            "nightshift.toml: proposer.fill_idle = 'sweep' is not built yet: set it to 'none'",
-        ),
-        (
             {"sandbox": {"mode": "required"}},
             "nightshift.toml: sandbox.mode = 'required' is not built yet: set it to 'best' or 'off'",
         ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from eventstore import events as e
 from eventstore.envelope import NewEvent
 from eventstore.memory import MemoryLog
-from eventstore.projections.story import Story, Word
+from eventstore.projections.story import Cost, IdeaAnswer, Story, Word
 
 AT = "2026-11-21T08:00:00.000000Z"
 
@@ -96,3 +98,60 @@ def test_other_experiments_and_other_runs_are_not_in_it() -> None:
         ("loop", ended("n", "scored")),
     )
     assert (told.asks, told.vetoes, told.attempts) == ([], {}, [])
+
+
+def failed(ask: int, failure: str, **more: Any) -> e.ProposalFailed:
+    return e.ProposalFailed(experiment=1, ask=ask, failure=failure, why="", **more)
+
+
+def answered(ask: int, attempt: int = 0, **more: Any) -> e.ProposalReceived:
+    return e.ProposalReceived(experiment=1, ask=ask, attempt=attempt, base_commit="b", description="", edits=(EDIT,),
+                              **more)  # fmt: skip
+
+
+EDIT = e.WholeFile(path="train.py", text="x")
+CALL = e.ModelCall(model="m")
+
+
+def test_answers_are_told_in_the_order_in_which_they_came() -> None:
+    came: list[e.ProposalReceived | e.ProposalFailed] = [
+        failed(0, "lost"),
+        failed(0, "lost"),
+        failed(0, "overloaded"),
+        failed(1, "stopped"),
+        answered(1),
+        failed(1, "edit_does_not_apply"),
+        answered(2),
+        failed(3, "truncated"),
+        answered(4, attempt=1),
+    ]
+    assert story(*(("loop", one) for one in came)).answers == came
+
+
+def test_the_cost_counts_the_asks_that_came_to_nothing_too() -> None:
+    tokens = e.Tokens(input=10, cache_write=1, cache_read=100, output=5)
+    facts = [
+        failed(0, "truncated", usd=0.25, tokens=tokens, calls=(CALL,), seconds=2.0),
+        answered(1, usd=0.5, tokens=tokens, calls=(CALL, CALL), seconds=3.0),
+    ]
+    told = story(*(("loop", one) for one in facts)).cost
+    assert told == Cost(0.75, False, e.Tokens(input=20, cache_write=2, cache_read=200, output=10), 5.0, 3)
+    assert story(("loop", answered(0))).cost == Cost(0.0, True, e.Tokens(), 0.0, 0)
+    assert story().cost == Cost(0, False, e.Tokens(), 0, 0)
+
+
+def test_the_edits_shown_are_the_newest_that_stood_or_else_the_newest_refused() -> None:
+    other = e.WholeFile(path="train.py", text="y")
+    refused = failed(0, "not_python", edits=(other,))
+    assert story(("loop", refused), ("loop", failed(1, "truncated"))).edits == (other,)
+    assert story(("loop", answered(0)), ("loop", refused)).edits == (EDIT,)
+    assert story().edits == ()
+
+
+def test_what_became_of_an_idea_is_told_of_its_experiment_only() -> None:
+    told = story(
+        ("loop", e.IdeaDeclined(idea=3, experiment=1, why="tried")),
+        ("loop", e.IdeaUsed(idea=4, experiment=1)),
+        ("loop", e.IdeaUsed(idea=5, experiment=2)),
+    )
+    assert told.ideas == [IdeaAnswer(3, False, "tried"), IdeaAnswer(4, True, "")]

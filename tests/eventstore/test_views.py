@@ -9,7 +9,9 @@ import pytest
 from eventstore import events as e
 from eventstore import requests, views
 from eventstore.projections.program import ProgramVersion
-from eventstore.projections.run_state import Experiment, Run, State, Trial
+from eventstore.projections.run_state import UNCOUNTED_FAILURES, Experiment, Run, State, Trial
+from loop import failures
+from loop.machine import NO_REPAIR
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 ASK = e.RunRequested(tag="nov21", from_ref="HEAD", zone="UTC")
@@ -23,6 +25,9 @@ PREPARED = e.ExperimentPrepared(experiment=1, attempt=0, step="first", base_comm
     ("experiment", "words", "is_cut_off"),
     [
         (Experiment(1, ask_at=5), "waits for its proposal", True),
+        (Experiment(1, ask_at=5, prepared=PREPARED), "waits for its repair", True),
+        (Experiment(1, proposal_waits=True, prepared=PREPARED), "repaired, waits for a device", False),
+        (Experiment(1, proposal_waits=True, rejected=""), "rejected, about to be abandoned", False),
         (Experiment(1), "waits for its proposal", False),
         (Experiment(1, proposal_waits=True), "proposed, waits for a device", False),
         (Experiment(1, prepared=PREPARED), "waits for its training", False),
@@ -86,7 +91,9 @@ def test_a_limit_that_is_overspent_has_nothing_left() -> None:
 def test_every_request_that_the_command_line_makes_has_its_sentence() -> None:
     made: list[e.Data] = [
         e.RunPauseRequested(), e.RunResumeRequested(), e.RunStopRequested(), e.RunWithdrawn(),
-        e.KeepVetoed(experiment=1), e.ExperimentRequested(of=1), e.ProgramEdited(base_hash="", hash="h" * 64, text="t"),
+        e.KeepVetoed(experiment=1), e.ExperimentRequested(of=1), e.ProposalApproved(experiment=1),
+        e.ProposalRejected(experiment=1), e.IdeaWithdrawn(idea=3),
+        e.ProgramEdited(base_hash="", hash="h" * 64, text="t"),
     ]  # fmt: skip
     assert all(views.asked("nov21", data).endswith(".") for data in made)
     with pytest.raises(TypeError, match=r"loop\.stopped"):
@@ -99,6 +106,7 @@ def test_every_request_that_the_command_line_makes_has_its_sentence() -> None:
         (e.SetConstants(path="train.py", values={"LR": 0.5, "NAME": "x"}), "train.py: LR = 0.5, NAME = 'x'"),
         (e.ReplaceBlocks(path="a.py", blocks=(e.Block(search="a", replace="b"),) * 2), "a.py: 2 blocks replaced"),
         (e.WholeFile(path="a.py", text="a\nb\n"), "a.py: written anew, 2 lines"),
+        (e.WholeFile(path="a.py", text="a"), "a.py: written anew, 1 line"),
     ],
 )
 def test_an_edit_is_one_line(edit: e.FileEdit, words: str) -> None:
@@ -120,3 +128,25 @@ def test_a_version_is_named_by_its_position_or_four_characters_of_its_hash() -> 
 def test_long_texts_inside_an_event_are_cut_and_numbers_are_not() -> None:
     words = views.data_words('{"a":"' + "x" * 99 + '","b":[1.5,"l1\\nl2"],"c":{"d":"\\u001b[31m"}}')
     assert words == '{"a": "' + "x" * 59 + '…", "b": [1.5, "l1 l2"], "c": {"d": ""}}'
+
+
+def test_every_class_of_failure_is_said_in_words() -> None:
+    known = failures.OUTSIDE | failures.ANSWER | NO_REPAIR | UNCOUNTED_FAILURES | {"over_budget"}
+    assert set(views.FAILURE_WORDS) == known
+    assert views.failure_words("out_of_\x1b[1mluck") == "out of luck"
+
+
+def test_a_replaced_block_shows_what_both_texts_have_as_context() -> None:
+    blocks = (e.Block(search="a\nb\nc", replace="a\nB\nc\nd"), e.Block(search="x", replace=""))
+    assert views.edit_text([e.ReplaceBlocks(path="a.py", blocks=blocks)]) == (
+        "+++ a.py: block 1 of 2\n a\n-b\n+B\n c\n+d\n+++ a.py: block 2 of 2\n-x\n"
+    )
+
+
+def test_a_time_of_day_has_its_date_where_it_is_not_today() -> None:
+    assert views.clock("2026-11-21T22:30:00.000000Z", "UTC", NOW) == "22:30"
+    assert views.clock("2026-11-21T22:30:00.000000Z", "Asia/Kolkata", NOW) == "2026-11-22 04:00"
+
+
+def test_what_a_run_does_not_pay_for_has_no_money() -> None:
+    assert views.run_view(run("queued"), None, NOW).money is None

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from eventstore import events as e
-from eventstore.envelope import Event, NewEvent
+from eventstore.envelope import Earlier, Event, NewEvent
 from eventstore.memory import MemoryLog
-from eventstore.projections.run_state import Run, State
+from eventstore.projections.run_state import OUTSIDE_FAILURES, Run, State
 from eventstore.requests import Accepted, Answer
 from loop import commands as c
 from loop import decide as d
@@ -26,6 +26,10 @@ from loop.policy import Policy
 TAG = "nov21"
 LOOP = "loop@box"
 PERSON = "cli:ada"
+
+DIFF = "--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-A = 1\n+A = x\n"
+SLIP = 'Traceback (most recent call last):\n  File "train.py", line 1, in <module>\nNameError: name x is not defined'
+"""An edit and the end of a log that blames it: a crash that may be repaired."""
 
 POLICY = Policy(
     metric="val_bpb",
@@ -120,6 +124,7 @@ class Story:
     state: State = field(default_factory=State)
     on_event: Callable[[Event, State], None] = lambda _event, _state: None
     minute: int = 0
+    approval: str = "none"
 
     @property
     def run(self) -> Run:
@@ -169,7 +174,7 @@ class Story:
     def started(self, limits: e.Limits | None = None) -> Story:
         """Requested and started."""
         self.requested(self.tag, limits)
-        return self.tell(run_started(self.tag, "base", limits or e.Limits()))
+        return self.tell(run_started(self.tag, "base", limits or e.Limits(), self.policy, self.approval))
 
     def measured(self, score: float = 1.0, limits: e.Limits | None = None, memory_mb: float | None = None) -> Story:
         """Started, and its baseline kept."""
@@ -179,15 +184,17 @@ class Story:
     # ---- a proposal
 
     def asked(self, n: int, ask: int = 0, **fields: Any) -> Story:
-        given: dict[str, Any] = {"kind": "scripted", "purpose": "new", "program_hash": "", "base_commit": self.run.tip}
+        kind = self.policy.proposer
+        given: dict[str, Any] = {"kind": kind, "purpose": "new", "program_hash": "", "base_commit": self.run.tip}
         return self.tell(e.ProposalRequested(experiment=n, ask=ask, **{**given, **fields}))
 
     def received(self, n: int, ask: int = 0, **fields: Any) -> Story:
         given: dict[str, Any] = {"base_commit": self.run.tip, "description": f"idea {n}", "edits": (), "usd": 0.0}
         return self.tell(e.ProposalReceived(experiment=n, ask=ask, **{**given, **fields}))
 
-    def failed(self, n: int, failure: str, ask: int = 0, usd: float = 0.0) -> Story:
-        return self.tell(e.ProposalFailed(experiment=n, ask=ask, failure=failure, why=f"it was {failure}", usd=usd))
+    def failed(self, n: int, failure: str, ask: int = 0, usd: float = 0.0, retry_at: str = "") -> Story:
+        why = f"it was {failure}"
+        return self.tell(e.ProposalFailed(experiment=n, ask=ask, failure=failure, why=why, usd=usd, retry_at=retry_at))
 
     def proposed(self, n: int) -> Story:
         """Asked and received."""
@@ -208,6 +215,7 @@ class Story:
                 base_commit=base or self.run.tip,
                 tree=f"t{n}.{attempt}",
                 subject=f"idea {n}",
+                diff=DIFF if n > 0 else "",
                 lines_added=max(0, lines),
                 lines_removed=max(0, -lines),
             )
@@ -248,6 +256,7 @@ class Story:
                 score=score,
                 peak_memory_mb=memory_mb,
                 why="" if outcome == "scored" else "it broke",
+                tail=SLIP if outcome == "crash" else "",
             )
         )
 
@@ -310,11 +319,15 @@ class Story:
         return self.proposed(n).prepared(n).trained(n, score).decided(n, score=score).moved(n)
 
 
-def run_started(tag: str, base: str, limits: e.Limits) -> e.RunStarted:
+def run_started(tag: str, base: str, limits: e.Limits, policy: Policy, approval: str = "none") -> e.RunStarted:
     return e.RunStarted(
         branch=f"autoresearch/{tag}",
         base_commit=base,
-        settings={"objective": {"name": "val_bpb", "direction": "minimize"}},
+        settings={
+            "objective": {"name": "val_bpb", "direction": "minimize"},
+            "proposer": {"kind": policy.proposer, "approval": approval},
+            "claude": {"model": "some-model", "prices": {"some-model": {}}},
+        },
         limits=limits,
         program_hash="",
         harness_hash="",
@@ -376,6 +389,9 @@ class Fate:
     def failure(self, experiment: int, ask: int, _knows: str) -> str:
         return self.failures.get((experiment, ask), "")
 
+    def remote_failure(self, _experiment: int, _position: int) -> str:
+        return ""
+
     def misfit(self, experiment: int, attempt: int, _base: str) -> str:
         return self.misfits.get((experiment, attempt), "")
 
@@ -410,6 +426,14 @@ class Dice(Fate):
             return ""
         roll = self.roll("proposal", experiment, ask, knows)
         return "overloaded" if roll < 0.1 else "no_repair" if roll < 0.12 else "exhausted" if roll < 0.125 else ""
+
+    def remote_failure(self, experiment: int, position: int) -> str:
+        """Of a proposer far away; asked again it may answer, so the position counts."""
+        if not self.asks_fail:
+            return ""
+        roll = self.roll("remote", experiment, position)
+        words = ("offline", "rate_limited", "unparsable", "same_as_tried", "over_budget", "no_repair")
+        return words[int(roll * 20)] if roll < 0.3 and int(roll * 20) < len(words) else ""
 
     def misfit(self, experiment: int, attempt: int, base: str) -> str:
         roll = self.roll("fits", experiment, attempt, base)
@@ -551,12 +575,13 @@ class World(Story):
                 return e.ProposalRequested(
                     experiment=command.experiment,
                     ask=command.ask,
-                    kind="scripted",
+                    kind=command.kind,
                     purpose=command.purpose,
                     base_commit=command.base_commit,
                     program_hash=self.state.program_hash,
                     attempt=command.attempt,
                     again_of=command.again_of,
+                    idea=command.idea,
                     usd_reserved=self.fate.usd,
                 )
             case c.Train(experiment=n, attempt=attempt, trial=trial):
@@ -609,16 +634,26 @@ class World(Story):
             self.add(command.tag, refused, command.request)
             return
         limits = self.state.runs[command.tag].request.limits
-        self.add(command.tag, run_started(command.tag, base, limits), command.request)
+        started = run_started(command.tag, base, limits, self.policy, self.approval)
+        self.add(command.tag, started, command.request)
 
     def _propose(self, command: c.Propose, position: int, cut_off: bool) -> None:
         n, ask = command.experiment, command.ask
         known_at = command.known_at or position
         known = [x.experiment for x in self.state.runs[command.tag].done if x.decided_at < known_at]
         knows = f"{command.purpose} on {command.base_commit} knowing {known}"
-        failure = "stopped" if cut_off else self.fate.failure(n, ask, knows)
+        is_remote = self.policy.remote and command.kind == self.policy.proposer
+        failure = self.fate.remote_failure(n, position) if is_remote else self.fate.failure(n, ask, knows)
+        failure = "stopped" if cut_off else failure
         if failure:
-            failed = e.ProposalFailed(experiment=n, ask=ask, failure=failure, why="it said so", usd=self.fate.usd)
+            failed = e.ProposalFailed(
+                experiment=n,
+                ask=ask,
+                failure=failure,
+                why="it said so",
+                usd=self.fate.usd,
+                retry_at=at(self.minute + 2) if is_remote and failure in OUTSIDE_FAILURES else "",
+            )
             self.add(command.tag, failed, position)
             return
         received = e.ProposalReceived(
@@ -630,7 +665,10 @@ class World(Story):
             edits=(),
             usd=self.fate.usd,
         )
-        self.add(command.tag, received, position)
+        facts = [c.Append(command.tag, received, position)]
+        if command.idea is not None:
+            facts.append(c.Append(command.tag, e.IdeaUsed(idea=command.idea, experiment=n), Earlier(0)))
+        self.append(facts)
 
     def _prepare(self, command: c.Prepare) -> None:
         n, attempt = command.experiment, command.attempt
@@ -652,6 +690,7 @@ class World(Story):
                 base_commit=command.tip,
                 tree=f"t{n}.{attempt}",
                 subject=f"idea {n}",
+                diff=DIFF if n > 0 else "",
                 lines_added=max(0, lines),
                 lines_removed=max(0, -lines),
             )
@@ -685,6 +724,7 @@ class World(Story):
             seconds=1.0,
             score=self.fate.score(n, attempt, trial) if outcome == "scored" else None,
             why="" if outcome == "scored" else "it broke",
+            tail=SLIP if outcome == "crash" else "",
         )
         self.add(command.tag, finished, cause)
 

@@ -33,8 +33,6 @@ MODE = "ok"
 NEXT = 0
 GUARD = "ok"
 time.sleep(60 if MODE == "sleep" else 0.15)
-if MODE == "crash":
-    raise ValueError("as the test wants it")
 print("---")
 print(f"val_bpb:          {A:.6f}")
 print("peak_vram_mb:     10.0")
@@ -66,11 +64,15 @@ def sets(experiment: int, ask: int | None = None, usd: float = 0.0, **values: An
     return entry if ask is None else {**entry, "ask": ask}
 
 
+def replaces(search: str, replace: str) -> dict[str, Any]:
+    return {"edit": "blocks", "path": "train.py", "blocks": [{"search": search, "replace": replace}]}
+
+
 NIGHT = [
     sets(1, A=4.0, usd=0.3),
     sets(2, A=4.5),
-    sets(3, ask=0, MODE="crash", NEXT=3),
-    sets(3, ask=1, MODE="ok", A=3.9, usd=0.3),
+    {**sets(3, ask=0), "edits": [replaces("NEXT = 0", "NEXT = misspelt")]},
+    {**sets(3, ask=1, usd=0.3), "edits": [replaces("NEXT = misspelt", "NEXT = 3"), replaces("A = 4.0", "A = 3.9")]},
     sets(4, A=3.5),
     sets(5, A=1.0, GUARD="bad"),
     sets(6, A=4.2, NEXT=6),
@@ -80,7 +82,7 @@ NIGHT = [
     {
         "experiment": 10,
         "ask": 0,
-        "edits": [{"edit": "blocks", "path": "train.py", "blocks": [{"search": "nowhere", "replace": "x"}]}],
+        "edits": [replaces("nowhere", "x")],
         "description": "search for what is not there",
     },
     sets(10, ask=1, MODE="sleep"),

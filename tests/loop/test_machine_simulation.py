@@ -39,6 +39,7 @@ WHAT_PEOPLE_ASK = {
     "start": 2,
     "withdraw": 1,
     "meddle": 1,
+    "idea": 2,
 }
 """How often, against each other."""
 
@@ -64,6 +65,7 @@ class Watch:
         self.ended: set[str] = set()
         self.results = Results()
         self.parents: dict[str, str] = {}
+        self.answered: set[int] = set()
 
     def __call__(self, event: Event, state: State) -> None:
         data = event.data
@@ -72,6 +74,9 @@ class Watch:
             assert isinstance(data, AFTER_THE_END), f"{event.type} in a run that is over"
         if isinstance(data, OF_AN_EXPERIMENT):
             self._of_an_experiment(event.run, data, event.position)
+        if isinstance(data, e.IdeaUsed | e.IdeaDeclined):
+            assert data.idea not in self.answered, "an idea is answered twice"
+            self.answered.add(data.idea)
         if isinstance(data, e.BranchMoved) and data.why == "keep":
             assert self.pending.pop(event.run) == data.experiment
         if isinstance(data, e.RunFinished):
@@ -90,7 +95,7 @@ class Watch:
             case e.ProposalReceived():
                 self._close("proposal", at)
             case e.ProposalFailed(failure=failure):
-                if failure not in ("edit_does_not_apply", "not_python"):  # those come from its preparation
+                if failure not in ("edit_does_not_apply", "not_python", "misfit"):  # those come from its preparation
                     self._close("proposal", at)
             case e.ExperimentPrepared(attempt=attempt):
                 self._is_known_or_next(at)
@@ -161,6 +166,10 @@ class Watch:
         assert rows == [keep.experiment for keep in on_branch]
 
 
+def at(minute: int) -> str:
+    return f"2026-11-{1 + minute // 1440:02d}T{minute // 60 % 24:02d}:{minute % 60:02d}:00.000000Z"
+
+
 def position_after(position: int) -> int:
     return position + 1
 
@@ -184,7 +193,9 @@ class Night:
             failures_max=rng.randint(2, 9),
             rebases_max=rng.randint(0, 3),
             guard=Guard(("pytest",), 60) if self.guarded else None,
+            **(_remote(rng) if rng.random() < 0.5 else {}),
         )
+        self.world.approval = rng.choice(("none", "none", "first", "all"))
         self.watch = Watch(self.world.policy.slots)
         self.watch.parents = self.world.parents
         self.world.on_event = self.watch
@@ -224,8 +235,10 @@ class Night:
         if limit is not None:
             new = sum(isinstance(x, c.Prepare) and x.step == "first" and x.experiment > 0 for x in commands)
             assert not new or used + new <= limit, f"{used} + {new} experiments, the limit is {limit}"
-        if not commands and not world.running and not world.lingering and world.state.active is not None:
-            assert world.state.active.status == "paused", "nothing is at work and nothing is ordered"
+        run = world.state.active
+        if not commands and not world.running and not world.lingering and run is not None:
+            waits = run.retry_at > at(world.minute) or any(run.awaits_approval(x) for x in run.experiments.values())
+            assert waits or run.status == "paused", "nothing is at work and nothing is ordered"
         return commands
 
     def _person(self) -> None:
@@ -270,6 +283,8 @@ class Night:
                 asked = ask.withdraw(state, rng.choice(sorted(state.runs)))
             case "meddle":
                 self._meddle()
+            case "idea":
+                asked = ask.suggest_idea(state, f"try {rng.random()}")
         if isinstance(asked, ask.Accepted):
             world.ask(asked)
 
@@ -292,14 +307,22 @@ class Night:
                 world.ask(ask.resume(world.state, None))
             if run is not None and run.limits.experiments is None:
                 world.ask(ask.budget(world.state, None, "experiments", run.verdicts + 2))
+            self._approve_all(run)
             if any(not isinstance(command, c.Cancel) for command in self._turn()):
                 continue
             world.reap()
             if world.running:
                 world.finish(self.rng.choice(sorted(world.running, key=str)))
+            elif world.state.active is not None:
+                world.minute += 1  # the proposer is left in peace
             elif not self._turn():
                 return
         raise AssertionError(f"runs are still going on after {TURNS_MAX} turns: {_statuses(world.state)}")
+
+    def _approve_all(self, run: Run | None) -> None:
+        for experiment in list(run.experiments.values()) if run is not None and run.status == "active" else []:
+            if run is not None and run.awaits_approval(experiment):
+                self.world.ask(ask.approve(self.world.state, None, experiment.number))
 
     def _check_end(self) -> None:
         world = self.world
@@ -312,6 +335,18 @@ class Night:
                 assert world.branches[tag] == run.tip
                 assert not [n for n in run.vetoes if run.keep_of(n) is not None], "a veto was not served"
         assert vars(State.of(world.log.stream())) == vars(world.state)
+
+
+def _remote(rng: Random) -> dict[str, Any]:
+    """A policy for a proposer far away."""
+    return {
+        "remote": True,
+        "proposer": "claude",
+        "stand_in": rng.choice(("", "sweep")),
+        "fill_idle": rng.random() < 0.5,
+        "ahead": rng.randint(0, 2),
+        "unapproved_max": rng.randint(1, 3),
+    }
 
 
 def _used(run: Run, world: Any) -> int:

@@ -24,7 +24,13 @@ RESTART_TABLE = frozenset(
 )
 """Types of which a restart may add events."""
 
-NOT_REACHED = {"experiment.remeasure_requested": "no rule asks for a second measurement yet"}
+NOT_REACHED = {
+    "experiment.remeasure_requested": "no rule asks for a second measurement yet",
+    "idea.used": "only a remote proposer reads ideas: see test_night_with_claude",
+    "idea.declined": "as idea.used",
+    "proposer.switched": "only a remote proposer is waited for: see test_night_with_claude",
+    "proposer.waiting": "as proposer.switched",
+}
 """Types that code of the loop makes and this story does not reach, each with the reason."""
 
 

@@ -46,7 +46,7 @@ async def test_the_first_entry_that_fits_answers():
     assert (await proposer.propose(ask(2))).description == "second"
     with pytest.raises(ProposalError) as error:
         await proposer.propose(ask(1, 0))
-    assert (error.value.failure, error.value.why, error.value.usd) == ("api", "it was down", 0.5)
+    assert (error.value.failure, error.value.why, error.value.spent.usd) == ("api", "it was down", 0.5)
 
 
 async def test_a_script_that_has_no_answer_is_exhausted():

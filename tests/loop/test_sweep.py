@@ -11,7 +11,7 @@ from eventstore.events import SetConstants, WholeFile
 from eventstore.settings import Choice, Range
 from loop.edits import apply
 from loop.errors import EditRefused
-from loop.proposers.base import Ask, ProposalError, Proposer, Tried
+from loop.proposers.base import Ask, InFlight, ProposalError, Proposer, Tried
 from loop.proposers.sweep import Sweep, missing_constants
 
 TRAIN = 'LR = 1e-3\nDEPTH = 4  # blocks\nKIND = "adam"\nBATCH = 2**19\n'
@@ -82,8 +82,8 @@ async def test_what_is_in_flight_is_not_drawn_again():
     in_flight = []
     for experiment in range(1, 8):
         proposal = await propose(ranges, experiment=experiment, in_flight=tuple(in_flight))
-        in_flight.append(proposal.edits)
-    drawn = [edits[0].values["DEPTH"] for edits in in_flight]
+        in_flight.append(InFlight(experiment, proposal.edits))
+    drawn = [flying.edits[0].values["DEPTH"] for flying in in_flight]
     assert sorted(drawn) == [1, 2, 3, 5, 6, 7, 8]  # all but 4, where the file stands
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,7 +22,16 @@ import trainer
 from trainer.errors import CannotStart, WouldNotDie
 from trainer.files import KEPT_BYTES, LOG_NAME, read_result
 from trainer.marks import find_marked, kill_marked
-from trainer.process import Ended, _on_exit_in_thread, _result, find_program, run_command, start_command, start_training
+from trainer.process import (
+    Ended,
+    _on_exit_in_thread,
+    _result,
+    find_program,
+    network_cut_problem,
+    run_command,
+    start_command,
+    start_training,
+)
 from trainer.spec import CommandSpec, Result, Scoring, TrainingSpec
 from trainer.summary import MetricStream
 
@@ -164,6 +175,26 @@ def our_input_is_a_pipe() -> Iterator[None]:
 async def test_the_child_has_no_input_and_no_descriptor_of_ours(training: Make) -> None:
     spec = training("import os, sys; print(repr(sys.stdin.read()), sorted(map(int, os.listdir('/proc/self/fd')))[:4])")
     assert (await train(spec)).tail == "'' [0, 1, 2, 3]"  # 3 is the folder being listed
+
+
+async def test_the_child_reads_the_input_it_is_given(guard: MakeGuard) -> None:
+    """More than a pipe holds, whether it is read to its end, in part or not at all."""
+    text = "ü" * 2**20
+    whole = "import sys; data = sys.stdin.buffer.read(); print(len(data), data[-2:].decode())"
+    assert (await run_command(guard(whole, stdin=text))).tail == f"{2**21} ü"
+    assert (
+        await run_command(guard("import sys; print(sys.stdin.buffer.read(2))", stdin=b"\xff\x00"))
+    ).tail == r"b'\xff\x00'"
+    assert (await run_command(guard("print('deaf')", stdin=text))).tail == "deaf"
+
+
+async def test_a_secret_that_is_named_reaches_the_child_and_no_other_one(guard: MakeGuard, workdir: Path) -> None:
+    environ = {**os.environ, "AGENT_API_KEY": "hunter2", "OTHER_API_KEY": "hunter3"}
+    spec = guard("import json, os; json.dump(dict(os.environ), open('env.json', 'w'))", secrets=("AGENT_API_KEY",))
+    await run_command(spec, environ=environ)
+    seen = json.loads((workdir / "env.json").read_text())
+    assert seen["AGENT_API_KEY"] == "hunter2"
+    assert "hunter3" not in seen.values()
 
 
 async def test_python_is_the_interpreter_that_runs_us(training: Make) -> None:
@@ -341,16 +372,114 @@ def test_processes_that_outlive_their_kill_are_an_error_and_the_result_is_kept(t
     assert kept.outcome == "timeout"
 
 
+# ---------------------------------------------------------------- without network
+
+needs_cut = pytest.mark.skipif(network_cut_problem() is not None, reason=f"no network cut: {network_cut_problem()}")
+
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5).close()
+    print("connected")
+except OSError as error:
+    print("no network" if error.errno == 101 else error)
+"""
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """The port of someone who listens on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@needs_cut
+@pytest.mark.parametrize(("network", "said"), [(True, "connected"), (False, "no network")])
+async def test_a_child_without_network_reaches_nobody(
+    guard: MakeGuard, listener: int, network: bool, said: str
+) -> None:
+    result = await run_command(guard(command=("python", "-c", CONNECT, str(listener)), network=network))
+    assert (result.tail, result.exit_code) == (said, 0)
+
+
+@needs_cut
+async def test_a_child_without_network_cannot_join_ours_nor_look_into_our_process(guard: MakeGuard) -> None:
+    code = f"""
+for path in ("/proc/{os.getpid()}/ns/net", "/proc/{os.getpid()}/environ"):
+    try:
+        open(path).read()
+        print("opened", path)
+    except PermissionError:
+        print("refused")
+"""
+    assert (await run_command(guard(code, network=False))).tail == "refused\nrefused"
+
+
+@needs_cut
+async def test_without_network_all_else_is_as_ever(training: Make, workdir: Path, dies_within: Dies) -> None:
+    """The user, the folder, the environment, the score; and the time limit kills a daemon that left the session."""
+    spec = training(f"import os; print(os.getuid(), os.getgid(), os.getcwd(), os.environ['NIGHTSHIFT_MARK']); {BLOCK}")
+    said = [(await train(replace(spec, network=network))).tail for network in (True, False)]
+    assert said[0] == said[1]
+    slow = training(f"{DAEMON}\ntime.sleep(60)", timeout_s=1.0, network=False)
+    result = await train(slow)
+    assert (result.outcome, result.exit_code) == ("timeout", -9)
+    assert dies_within(int((workdir / "daemon.pid").read_text()), 0)
+    assert find_marked(slow.mark) == []
+    with pytest.raises(CannotStart, match="no such program"):
+        start_training(training(command=("no-such-program",), network=False))
+
+
+@needs_cut
+async def test_a_child_without_network_can_write_what_it_could_before(guard: MakeGuard, workdir: Path) -> None:
+    await run_command(guard("open('made.txt', 'w').write('x')", network=False))
+    made = (workdir / "made.txt").stat()
+    assert (made.st_uid, made.st_gid) == (os.getuid(), os.getgid())
+
+
+def test_where_the_network_cannot_be_cut_nothing_runs_and_the_reason_is_told(workdir: Path, workspace_id: str) -> None:
+    """In a process whose own user namespace allows no further one, as many a container does."""
+    code = f"""
+import asyncio, ctypes, os, sys
+from pathlib import Path
+user, group = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000):
+    sys.exit(77)
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text(f"{{user}} {{user}} 1")
+Path("/proc/self/gid_map").write_text(f"{{group}} {{group}} 1")
+Path("/proc/sys/user/max_net_namespaces").write_text("0")
+from trainer.errors import CannotStart
+from trainer.process import run_command
+from trainer.spec import CommandSpec
+spec = CommandSpec(command=("touch", "ran"), workdir=Path({str(workdir)!r}), mark="{workspace_id}/t/1/x", timeout_s=5.0,
+                   network=False)
+try:
+    asyncio.run(run_command(spec))
+except CannotStart as error:
+    print(error)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    if ended.returncode == 77 or "PermissionError" in ended.stderr:
+        pytest.skip("this machine allows no user namespace, so none can be made that forbids another")
+    assert ended.stdout.startswith("cannot start 'touch': it must have no network, but this machine refuses"), ended
+    assert "No space left" in ended.stdout
+    assert not (workdir / "ran").exists()
+
+
+# ---------------------------------------------------------------- the death of the loop
+
 HELPER = """
 import asyncio, sys
 from pathlib import Path
 from trainer.process import start_training
 from trainer.spec import Scoring, TrainingSpec
-workdir, mark, code, then = sys.argv[1:]
+workdir, mark, code, then, network = sys.argv[1:]
 async def main():
     running = start_training(TrainingSpec(
         command=("python", "-c", code), workdir=Path(workdir), outdir=Path(workdir, "out"), mark=mark, timeout_s=60.0,
-        budget_s=5.0, seed=1, scoring=Scoring(kind="stdout", name="val_bpb")))
+        budget_s=5.0, seed=1, scoring=Scoring(kind="stdout", name="val_bpb"), network=network == "network"))
     Path(workdir, "child.new").write_text(f"{running.pid}\\n")
     Path(workdir, "child.new").rename(Path(workdir, "child.pid"))
     if then == "wait":
@@ -362,26 +491,28 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def loop_process(workdir: Path, workspace_id: str) -> Callable[[str], subprocess.Popen[bytes]]:
+def loop_process(workdir: Path, workspace_id: str) -> Callable[..., subprocess.Popen[bytes]]:
     """Starts a process that trains, with a daemon as grandchild, and then waits for it or simply returns."""
 
-    def start(then: str) -> subprocess.Popen[bytes]:
+    def start(then: str, network: str = "network") -> subprocess.Popen[bytes]:
         mark = f"{workspace_id}/nov21/1/abc"
         code = f"{DAEMON}\ntime.sleep(60)"
         environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        return subprocess.Popen([sys.executable, "-c", HELPER, str(workdir), mark, code, then], env=environ)
+        return subprocess.Popen([sys.executable, "-c", HELPER, str(workdir), mark, code, then, network], env=environ)
 
     return start
 
 
+@pytest.mark.parametrize("network", ["network", pytest.param("none", marks=needs_cut)])
 def test_a_child_dies_with_its_loop_and_the_next_loop_kills_the_rest(
-    loop_process: Callable[[str], subprocess.Popen[bytes]],
+    loop_process: Callable[..., subprocess.Popen[bytes]],
+    network: str,
     workdir: Path,
     workspace_id: str,
     pid_in: PidIn,
     dies_within: Dies,
 ) -> None:
-    loop = loop_process("wait")
+    loop = loop_process("wait", network)
     child, daemon = pid_in(workdir / "child.pid"), pid_in(workdir / "daemon.pid")
     loop.send_signal(signal.SIGKILL)
     loop.wait()
@@ -393,7 +524,7 @@ def test_a_child_dies_with_its_loop_and_the_next_loop_kills_the_rest(
 
 
 def test_an_event_loop_that_is_closed_leaves_nothing_running(
-    loop_process: Callable[[str], subprocess.Popen[bytes]], workdir: Path, pid_in: PidIn, dies_within: Dies
+    loop_process: Callable[..., subprocess.Popen[bytes]], workdir: Path, pid_in: PidIn, dies_within: Dies
 ) -> None:
     loop = loop_process("return")
     assert loop.wait(20) == 0

@@ -42,6 +42,32 @@ def test_a_setting_cannot_hand_a_secret_to_the_child(name: str) -> None:
         spec(env={name: "hunter2"})
 
 
+def test_a_secret_that_is_named_is_passed_on_and_no_other_one() -> None:
+    environ = dict.fromkeys([*SECRETS, "MY_SERVER"], "hunter2")
+    passed = child_environment(spec(secrets=("HF_TOKEN", "MY_SERVER", "NOT_SET")), environ)
+    assert sorted(name for name, value in passed.items() if value == "hunter2") == ["HF_TOKEN", "MY_SERVER"]
+
+
+def test_a_named_secret_does_not_win_over_what_we_set() -> None:
+    named = spec(secrets=("NIGHTSHIFT_MARK", "DEPTH"), env={"DEPTH": "4"})
+    passed = child_environment(named, {"NIGHTSHIFT_MARK": "x", "DEPTH": "5"})
+    assert (passed["NIGHTSHIFT_MARK"], passed["DEPTH"]) == (named.mark, "4")
+
+
+def test_neither_input_nor_environment_is_in_what_is_printed_of_a_start() -> None:
+    asked = spec(secrets=("HF_TOKEN",), stdin="a long prompt")
+    launch = launch_of(asked, environ={"HF_TOKEN": "hunter2"}, python="p")
+    assert launch.env["HF_TOKEN"] == "hunter2"
+    assert "hunter2" not in repr(launch) and "prompt" not in repr((asked, launch))
+
+
+def test_input_is_utf8_and_none_where_none_is_given() -> None:
+    def given(stdin: bytes | str | None) -> bytes | None:
+        return launch_of(spec(stdin=stdin), environ={}, python="p").stdin
+
+    assert [given(None), given(""), given("ü\ud800"), given(b"\xff")] == [None, b"", b"\xc3\xbc?", b"\xff"]
+
+
 def test_the_child_gets_the_short_list_the_budget_the_seed_and_the_mark() -> None:
     environ = {
         **{"PATH": "/bin", "HOME": "/h", "LANG": "C.UTF-8", "LC_ALL": "C", "TMPDIR": "/t", "VIRTUAL_ENV": "/v"},
@@ -85,6 +111,8 @@ def test_the_mark_gives_experiment_and_nonce() -> None:
         ({"budget_s": -1.0}, "budget_s"),
         ({"budget_s": float("inf")}, "budget_s"),
         ({"seed": -1}, "seed"),
+        ({"secrets": ("A=B",)}, "secrets"),
+        ({"secrets": ("",)}, "secrets"),
         ({"mark": "ws/nov21/12"}, "mark"),
         ({"mark": "ws//12/x"}, "mark"),
         ({"mark": "ws/nov21/twelve/x"}, "mark"),

@@ -71,14 +71,14 @@ class Scribe:
     def ask(self, tag: str, data: e.Data) -> None:
         self.write((tag, data), actor=ADA)
 
-    def start(self, tag: str, limits: e.Limits | None = None) -> None:
-        """Request and start a run, with its baseline: score 1.5."""
+    def start(self, tag: str, limits: e.Limits | None = None, **proposer: str) -> None:
+        """Request and start a run, with its baseline: score 1.5. Keywords are keys of [proposer]."""
         limits = limits or e.Limits()
         self.ask(tag, e.RunRequested(tag=tag, from_ref="HEAD", zone="UTC", limits=limits))
         started = e.RunStarted(
             branch=f"autoresearch/{tag}",
             base_commit="b" * 40,
-            settings=SETTINGS,
+            settings={**SETTINGS, "proposer": proposer} if proposer else SETTINGS,
             limits=limits,
             program_hash=text_hash(PROGRAM),
             harness_hash="h",
@@ -94,13 +94,30 @@ class Scribe:
         self.train(tag, 0, 1.5)
         self.decide(tag, 0, "keep", 1.5, "baseline")
 
-    def propose(self, tag: str, n: int, description: str, edit: e.FileEdit, **words: str) -> None:
-        self.write(
-            (tag, e.ProposalRequested(experiment=n, ask=0, kind="sweep", purpose="new", base_commit="b" * 40,
-                                      program_hash=text_hash(PROGRAM))),
-            (tag, e.ProposalReceived(experiment=n, ask=0, base_commit="b" * 40, description=description,
-                                     edits=(edit,), usd=0.0, **words)),
-        )  # fmt: skip
+    def ask_for(self, tag: str, n: int, kind: str = "sweep", *, program: str = PROGRAM, **more: Any) -> None:
+        asked: dict[str, Any] = {"ask": 0, "purpose": "new", **more}
+        requested = e.ProposalRequested(
+            experiment=n, kind=kind, base_commit="b" * 40, program_hash=text_hash(program), **asked
+        )
+        self.write((tag, requested))
+
+    def propose(
+        self, tag: str, n: int, description: str, edit: e.FileEdit, kind: str = "sweep", program: str = PROGRAM,
+        **more: Any,
+    ) -> None:  # fmt: skip
+        self.ask_for(tag, n, kind, program=program)
+        self.answer(tag, n, description, edit, **more)
+
+    def answer(self, tag: str, n: int, description: str, edit: e.FileEdit, **more: Any) -> None:
+        facts: dict[str, Any] = {"ask": 0, "usd": 0.0, **more}
+        received = e.ProposalReceived(
+            experiment=n, base_commit="b" * 40, description=description, edits=(edit,), **facts
+        )
+        self.write((tag, received))
+
+    def fail_ask(self, tag: str, n: int, failure: str, why: str, *, ask: int = 0, **more: Any) -> None:
+        facts: dict[str, Any] = {"usd": 0.0, **more}
+        self.write((tag, e.ProposalFailed(experiment=n, ask=ask, failure=failure, why=why, **facts)))
 
     def prepare(self, tag: str, n: int, *, base: str, diff: str = DIFF, attempt: int = 0) -> None:
         commit = f"{n:x}{attempt:x}".ljust(40, "c") if n else base * 40
@@ -150,6 +167,18 @@ def constants(**values: e.Scalar) -> e.SetConstants:
     return e.SetConstants(path="train.py", values=values)
 
 
+TOKENS = e.Tokens(input=100, cache_read=900, output=50)
+CALL = e.ModelCall(model="claude-opus-5-5", stop_reason="tool_use")
+GEGLU = e.ReplaceBlocks(
+    path="train.py",
+    blocks=(
+        e.Block(search="def mlp(x):\n    return relu(x)\n", replace="def mlp(x):\n    return geglu(x)\n"),
+        e.Block(search="import torch\n", replace="import torch\nimport geglu\n"),
+    ),
+)
+RETRY_AT = (datetime.now(UTC) + timedelta(days=2)).replace(hour=2, minute=14)
+
+
 def write_finished(scribe: Scribe, tag: str = "nov21") -> None:
     """A run that is over: keeps 1 and 4, discard 2, crash 3 (repaired once in vain), 5 abandoned."""
     scribe.start(tag)
@@ -178,6 +207,43 @@ def write_finished(scribe: Scribe, tag: str = "nov21") -> None:
     scribe.write((tag, e.RunFinished(reason="stopped", why="stopped by cli:ada")))
 
 
+def write_agent(scribe: Scribe, tag: str = "feb01") -> None:
+    """
+    A run of the proposer claude that asks a person first, with ideas 1 (used in 1) and 2 (open).
+
+    1 is a keep whose first ask touched a protected file and whose crash was repaired; 2 came to nothing; 3 waits for
+    approval. The last ask was for 4, and claude was overloaded.
+    """
+    scribe.ask("", e.IdeaSuggested(text="try GeGLU", by="Grace"))
+    scribe.ask("", e.IdeaSuggested(text="clip the gradients"))
+    scribe.start(tag, e.Limits(usd=5.0), kind="claude", approval="all")
+    scribe.ask_for(tag, 1, "claude", idea=1, usd_reserved=0.5)
+    scribe.fail_ask(tag, 1, "edit_touches_protected", "prepare.py is protected", description="read the held-out rows",
+                    edits=(e.WholeFile(path="prepare.py", text="x = 1\n"),), usd=0.25, tokens=TOKENS, seconds=10.0,
+                    calls=(CALL,))  # fmt: skip
+    scribe.ask_for(tag, 1, "claude", ask=1, idea=1, usd_reserved=0.5)
+    scribe.answer(tag, 1, "use GeGLU", GEGLU, ask=1, hypothesis="gates help", model="claude-opus-5-5", usd=0.5,
+                  tokens=TOKENS, seconds=41.2, calls=(CALL, CALL), ignored=("notes.txt",))  # fmt: skip
+    scribe.write((tag, e.IdeaUsed(idea=1, experiment=1)))
+    scribe.ask(tag, e.ProposalApproved(experiment=1))
+    scribe.prepare(tag, 1, base="b")
+    scribe.train(tag, 1, None, tail="NameError: geglu\n")
+    scribe.ask_for(tag, 1, "claude", ask=2, purpose="repair", attempt=1)
+    scribe.answer(tag, 1, "import geglu", constants(GATE=1), ask=2, attempt=1, model="claude-opus-5-5", usd=0.125,
+                  tokens=TOKENS, seconds=5.0, calls=(CALL,))  # fmt: skip
+    scribe.prepare(tag, 1, base="b", attempt=1)
+    scribe.train(tag, 1, 1.25, attempt=1)
+    scribe.decide(tag, 1, "keep", 1.25, "better by 0.250000", attempt=1, best_before=1.5, gain=0.25)
+    scribe.ask_for(tag, 2, "claude")
+    scribe.fail_ask(tag, 2, "same_as_tried", "it comes to the same files as experiment 1", description="GeGLU again")
+    scribe.write((tag, e.ExperimentAbandoned(experiment=2, reason="no_proposal", why="no usable proposal in 3 asks")))
+    scribe.propose(tag, 3, "clip at 1.0", GEGLU, kind="claude", hypothesis="spikes hurt", model="claude-opus-5-5")
+    scribe.ask_for(tag, 4, "claude", usd_reserved=0.5)
+    for ask in (0, 1):
+        scribe.fail_ask(tag, 4, "overloaded", "529: overloaded", ask=ask, retry_at=format_at(RETRY_AT))
+    scribe.ask_for(tag, 4, "claude", ask=2, usd_reserved=0.5)
+
+
 def write_active(scribe: Scribe, tag: str = "dec01") -> None:
     """A run at work: keep 1, experiment 2 in training for 42 s, proposal 3 ready; jan01 waits in the queue."""
     scribe.start(tag, e.Limits(experiments=20, usd=5.0, until=format_at(datetime.now(UTC) + timedelta(minutes=125))))
@@ -190,6 +256,13 @@ def write_active(scribe: Scribe, tag: str = "dec01") -> None:
     scribe.begin_training(tag, 2, pid_started=time.time() - 42)
     scribe.propose(tag, 3, "another width", constants(WIDTH=96))
     scribe.ask("jan01", e.RunRequested(tag="jan01", from_ref="HEAD", zone="UTC"))
+
+
+@pytest.fixture
+def agent(scribe: Scribe) -> Scribe:
+    with scribe.at_once():
+        write_agent(scribe)
+    return scribe
 
 
 Nightshift = Callable[..., Result]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,16 @@ from eventstore import events as e
 from eventstore.envelope import Event
 from eventstore.home import Home
 
+GEGLU = e.ReplaceBlocks(path="train.py", blocks=(e.Block(search="a", replace="b"),))
 Nightshift = Callable[..., Result]
 Logged = Callable[[], list[Event]]
 
 
 def told(output: str) -> list[tuple[str, str]]:
-    """The pairs of a story."""
-    return [(line[:12].strip(), line[12:].strip()) for line in output.splitlines()]
+    """The pairs of a story, without the code that may follow them."""
+    lines = output.partition("\n\n")[0].splitlines()
+    pairs = [re.fullmatch(r"(.+?)(?:  +(.*))?", line) for line in lines]
+    return [(pair[1].strip(), pair[2] or "") for pair in pairs if pair is not None]
 
 
 def test_the_list_has_every_experiment_also_the_abandoned(nightshift: Nightshift, finished: Any) -> None:
@@ -40,8 +44,8 @@ def test_the_list_says_where_an_experiment_in_hand_stands(nightshift: Nightshift
 def test_a_story_goes_from_the_hypothesis_to_the_verdict(nightshift: Nightshift, finished: Any) -> None:
     story = told(nightshift("experiment", "show", 1).output)
     names = [name for name, _ in story]
-    assert names == ["experiment", "began", "proposal", "hypothesis", "expected", "edit", "attempt", "commit", "trial",
-                     "score", "best before", "verdict", "reason"]  # fmt: skip
+    assert names == ["experiment", "began", "program", "proposal", "by", "hypothesis", "expected", "edit", "attempt",
+                     "commit", "trial", "score", "best before", "verdict", "reason"]  # fmt: skip
     facts = dict(story)
     assert facts["hypothesis"] == "the rate is too high"
     assert facts["edit"] == "train.py: LR = 0.02"
@@ -95,7 +99,7 @@ def test_a_diff_is_printed_byte_for_byte(nightshift: Nightshift, finished: Any) 
     ("arguments", "sentence", "code"),
     [
         (("diff", 0), "Experiment 0 of nov21 changes nothing.", 0),
-        (("diff", 5), "experiment 5 of nov21 was never applied, so there is no diff", 1),
+        (("diff", 5, "--attempt", 0), "experiment 5 of nov21 was never applied and has no proposal", 1),
         (("diff", 3, "--attempt", 7), "experiment 3 of nov21 has no attempt 7: there is 0, 1", 1),
         (("show", 6), "the run nov21 has no experiment 6: its experiments are 0 to 5", 1),
         (("log", 5), "experiment 5 of nov21 has no finished training of that attempt and trial yet", 1),
@@ -160,3 +164,107 @@ def test_a_refused_veto_is_recorded_and_exits_with_1(nightshift: Nightshift, fin
     assert (result.exit_code, result.stderr) == (1, f"Error: {why}\n")
     last = logged()[-1]
     assert (last.run, last.data) == ("nov21", e.RequestRefused(who="cli:ada", what="experiment veto 2", why=why))
+
+
+# ---------------------------------------------------------------- the research agent
+
+
+def test_a_story_says_who_proposed_what_it_cost_and_whose_idea_it_was(nightshift: Nightshift, agent: Any) -> None:
+    facts = told(nightshift("experiment", "show", 1).output)
+    names = [name for name, _ in facts]
+    assert names.index("ask failed") < names.index("proposal") < names.index("attempt") < names.index("repair")
+    assert [words for name, words in facts if name == "by"] == ["claude (claude-opus-5-5)"] * 2
+    first = dict(reversed(facts))
+    assert first["idea"] == "1 of Grace: try GeGLU (used)"
+    assert first["ask failed"].startswith(
+        "edit touches a protected file: prepare.py is protected (it wanted: read the held-out rows); 0.2500 usd, "
+    )
+    assert first["its edit"] == "prepare.py: written anew, 1 line"
+    assert first["cost"] == "0.5000 usd, 1000 tokens in (900 from the cache), 50 out, 2 calls, 41.2 s"
+    assert first["cost in all"] == "0.8750 usd, 3000 tokens in (2700 from the cache), 150 out, 4 calls, 56.2 s"
+    assert first["ignored"] == "notes.txt: touched besides and not taken over"
+    assert first["repair"] == "import geglu"
+
+
+def test_a_price_that_nobody_knows_is_not_a_price_of_nothing(nightshift: Nightshift, scribe: Any) -> None:
+    scribe.start("nov21", kind="agent")
+    scribe.propose("nov21", 1, "rewrite it", GEGLU, kind="agent", usd=None, seconds=61.0)
+    facts = dict(told(nightshift("experiment", "show", 1).output))
+    assert (facts["by"], facts["cost"]) == ("agent", "unknown price, 61.0 s")
+    assert "0.00 usd spent, and more at unknown prices" in nightshift("status").output
+
+
+def test_a_proposal_that_waits_for_approval_shows_its_code_and_the_commands(
+    nightshift: Nightshift, agent: Any, home: Home
+) -> None:
+    output = nightshift("experiment", "show", 3).output
+    facts = dict(told(output))
+    assert facts["now"] == "proposed, waits for approval"
+    assert facts["approve"].startswith("`nightshift experiment approve 3` lets it be tried")
+    assert "\n-    return relu(x)\n+    return geglu(x)\n" in output
+    listed = json.loads(nightshift("experiment", "list", "--json").output)[3]
+    assert listed["description"] == "clip at 1.0"
+    assert listed["reason"] == ("proposed, waits for approval (`nightshift experiment approve 3`); spikes hurt")
+
+
+def test_the_diff_of_what_was_never_applied_is_its_edit_and_says_so(nightshift: Nightshift, agent: Any) -> None:
+    result = nightshift("experiment", "diff", 3)
+    assert result.exit_code == 0
+    assert result.stderr == "Experiment 3 of feb01 was never applied: this is the edit of its proposal, no patch.\n"
+    assert result.stdout == (
+        "+++ train.py: block 1 of 2\n def mlp(x):\n-    return relu(x)\n+    return geglu(x)\n"
+        "+++ train.py: block 2 of 2\n import torch\n+import geglu\n"
+    )
+
+
+def test_the_diff_of_a_refused_proposal_is_shown_where_no_other_one_came(nightshift: Nightshift, agent: Any) -> None:
+    edits = (e.WholeFile(path="train.py", text="a = 1\nb = 2"), e.SetConstants(path="train.py", values={"LR": 0.5}))
+    agent.ask_for("feb01", 5, "claude")
+    agent.fail_ask("feb01", 5, "not_python", "line 1: invalid syntax", edits=edits)
+    result = nightshift("experiment", "diff", 5)
+    assert "this is the edit of a proposal that was refused, no patch" in result.stderr
+    assert result.stdout == "+++ train.py: the whole file\n+a = 1\n+b = 2\n+++ train.py: constants\n+LR = 0.5\n"
+
+
+def test_the_list_says_how_often_a_crash_was_repaired(nightshift: Nightshift, finished: Any) -> None:
+    lines = json.loads(nightshift("experiment", "list", "--json").output)
+    assert lines[3]["reason"] == "crash: exit code 1 (repaired once)"
+
+
+def test_an_approval_is_one_event_and_is_not_given_twice(
+    nightshift: Nightshift, agent: Any, home: Home, logged: Logged
+) -> None:
+    with home.hold():
+        result = nightshift("experiment", "approve", 3)
+    assert result.output == "Approved: the proposal of experiment 3 of feb01 is tried when a device is free.\n"
+    last = logged()[-1]
+    assert (last.run, last.actor, last.data) == ("feb01", "cli:ada", e.ProposalApproved(experiment=3))
+    again = nightshift("experiment", "approve", 3, "--tag", "feb01")
+    assert (again.exit_code, again.stderr) == (1, "Error: the proposal of experiment 3 is approved already\n")
+    assert "waits for approval" not in nightshift("status").output
+
+
+def test_a_rejection_keeps_its_reason_on_one_line(nightshift: Nightshift, agent: Any, logged: Logged) -> None:
+    result = nightshift("experiment", "reject", 3, "it", "reads\nthe \x1b[1mrows")
+    assert result.output.startswith("Rejected: the proposal of experiment 3 of feb01 will not be tried.\n")
+    assert logged()[-1].data == e.ProposalRejected(experiment=3, why="it reads the rows")
+    facts = dict(told(nightshift("experiment", "show", 3).output))
+    assert facts["rejected"].startswith("by cli:ada at") and facts["rejected"].endswith("(it reads the rows)")
+    assert facts["now"] == "rejected, about to be abandoned"
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_what_does_not_wait_is_neither_approved_nor_rejected(
+    nightshift: Nightshift, agent: Any, logged: Logged, verb: str
+) -> None:
+    result = nightshift("experiment", verb, 1)
+    why = "experiment 1 of feb01 has no proposal that waits"
+    assert (result.exit_code, result.stderr) == (1, f"Error: {why}\n")
+    assert logged()[-1].data == e.RequestRefused(who="cli:ada", what=f"experiment {verb} 1", why=why)
+    assert nightshift("experiment", verb, "x").exit_code == 2
+
+
+def test_a_proposal_that_nobody_needs_to_approve_says_so(nightshift: Nightshift, active: Any) -> None:
+    result = nightshift("experiment", "approve", 3)
+    assert result.exit_code == 1
+    assert "needs no approval: it starts when a device is free" in result.stderr

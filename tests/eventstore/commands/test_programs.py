@@ -59,11 +59,29 @@ def test_an_unknown_version_and_a_log_without_one_are_refused(nightshift: Nights
 def test_log_lists_the_versions_newest_first(nightshift: Nightshift, finished: Any) -> None:
     edit(finished, SECOND, FIRST)
     lines = [line.split() for line in nightshift("program", "log").output.splitlines()]
-    assert lines[0] == ["position", "hash", "when", "who", "lines"]
-    assert (lines[1][1], lines[1][4:]) == (text_hash(SECOND)[:8], ["cli:ada", "3", "in", "force"])
+    assert lines[0] == ["position", "hash", "when", "who", "lines", "experiments", "kept"]
+    assert (lines[1][1], lines[1][4:]) == (text_hash(SECOND)[:8], ["cli:ada", "3", "0", "0", "in", "force"])
     assert (lines[2][0], lines[2][1]) == ("2", text_hash(FIRST)[:8])
     view = json.loads(nightshift("program", "log", "--json").output)
     assert [version["in_force"] for version in view] == [True, False]
+
+
+def test_log_counts_what_ran_under_each_version_and_what_is_still_kept(nightshift: Nightshift, finished: Any) -> None:
+    edit(finished, SECOND, FIRST)
+    finished.start("dec01")
+    finished.propose("dec01", 1, "later", e.SetConstants(path="train.py", values={"LR": 1}), program=SECOND)
+    finished.prepare("dec01", 1, base="b")
+    finished.train("dec01", 1, 1.2)
+    finished.decide("dec01", 1, "keep", 1.2, "better")
+
+    def counts() -> list[tuple[int, int]]:
+        view = json.loads(nightshift("program", "log", "--json").output)
+        return [(version["experiments"], version["kept"]) for version in view]
+
+    assert counts() == [(0, 0), (1, 1), (4, 2)]
+    finished.ask("nov21", e.KeepVetoed(experiment=4))
+    finished.write(("nov21", e.BranchMoved(experiment=4, from_commit="c" * 40, to_commit="b" * 40, why="veto")))
+    assert counts() == [(0, 0), (1, 1), (4, 1)]
 
 
 def test_diff_shows_the_newest_change_or_that_between_two_versions(nightshift: Nightshift, finished: Any) -> None:
@@ -110,6 +128,13 @@ def test_a_text_whose_base_was_overtaken_is_refused_and_kept(
     assert "program.md has changed since you read it" in result.stderr
     assert (home.state / "program.draft.md").read_text() == "mine\n"
     assert logged()[-1].data.TYPE == "request.refused"
+    first, second = text_hash(FIRST)[:8], text_hash(SECOND)[:8]
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"--- {first}, which you edited\n+++ {second}, in force now\n")
+    assert "\n-Make val_bpb smaller.\n+Make val_bpb smaller. Try other optimizers.\n" in result.stderr
+    draft = home.state / "program.draft.md"
+    assert f"`nightshift program edit --file {draft} --base {second}`" in result.stderr
+    assert nightshift("program", "edit", "--file", draft, "--base", second).exit_code == 0
 
 
 def test_a_file_without_a_base_follows_the_version_in_force(

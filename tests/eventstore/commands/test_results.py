@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from click.testing import Result
 
 from eventstore import events as e
+from eventstore.home import Home
 
 Nightshift = Callable[..., Result]
 
@@ -93,3 +98,56 @@ def test_without_a_run_or_before_its_start_there_is_one_sentence(nightshift: Nig
     result = nightshift("results", "nov21")
     assert result.exit_code == 1
     assert "the run nov21 is queued: it has not started" in result.output
+
+
+# ---------------------------------------------------------------- what has no row
+
+REFUSED = (
+    "2 proposals refused before any of their code ran:\n"
+    "#  refused as                     wanted                  why\n"
+    "1  edit touches a protected file  read the held-out rows  prepare.py is protected\n"
+    "2  same as one tried before       GeGLU again             it comes to the same files as experiment 1\n"
+    "Repaired after a crash: 1 (once: keep).\n"
+    "Abandoned without a verdict: 2 (no usable proposal in 3 asks).\n"
+)
+
+
+def test_what_has_no_row_is_shown_where_it_is_asked_for_and_never_among_the_rows(
+    nightshift: Nightshift, agent: Any
+) -> None:
+    assert nightshift("results", "--refused").output == REFUSED
+    assert nightshift("results").output.startswith("commit\tval_bpb")
+    assert "refused" not in nightshift("results").output
+
+
+def test_a_run_of_which_all_has_a_row_says_so(nightshift: Nightshift, scribe: Any) -> None:
+    scribe.start("nov21")
+    assert nightshift("results", "--refused").output.startswith(
+        "No proposal of nov21 was refused, nothing was repaired"
+    )
+
+
+def test_json_has_what_has_no_row_too(nightshift: Nightshift, agent: Any) -> None:
+    view = json.loads(nightshift("results", "--json").output)
+    assert [(one["experiment"], one["failure"]) for one in view["refused"]] == [
+        (1, "edit_touches_protected"),
+        (2, "same_as_tried"),
+    ]
+    assert view["repaired"] == [{"experiment": 1, "repairs": 1, "verdict": "keep"}]
+    assert view["abandoned"] == [{"experiment": 2, "why": "no usable proposal in 3 asks"}]
+
+
+def test_on_a_terminal_the_refused_follow_below_the_rows(agent: Any, home: Home) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        command = [sys.executable, "-m", "nightshift", "-C", str(home.root), "results"]
+        subprocess.run(command, stdout=theirs, check=True, env={**os.environ, "TERM": "dumb"})
+        output = os.read(ours, 100_000).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    rows, _, below = output.partition("\n\n")
+    assert rows.startswith("commit\t") and len(rows.splitlines()) == 3
+    assert below.startswith("2 proposals refused before any of their code ran:\n")  # on 80 columns, as TERM says
+    assert "edit touches a protected file" in below
+    assert below.endswith("Abandoned without a verdict: 2 (no usable proposal in 3 asks).\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -160,3 +161,90 @@ def test_a_workspace_that_is_named_is_not_looked_for_above_it(nightshift: Nights
     result = nightshift("-C", home.root / "typo", "status")
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"{home.root}/typo is no workspace" in result.stderr
+
+
+# ---------------------------------------------------------------- the research agent
+
+
+def test_a_proposer_that_fails_is_told_with_the_time_at_which_it_is_asked_again(
+    nightshift: Nightshift, agent: Any
+) -> None:
+    output = nightshift("status").output
+    assert value(output, "proposer").startswith("claude: overloaded, 2 times in a row; asked again at 2")
+    assert value(output, "proposer").endswith("02:14")
+    local = value(nightshift("status", TZ="Asia/Kolkata").output, "proposer")
+    assert local.endswith("07:44")
+    agent.write(("feb01", e.ProposerWaiting(kind="claude", failure="overloaded", why="claude failed 3 times")))
+    assert value(nightshift("status").output, "proposer").endswith("; nothing stands in, so the run waits for it")
+
+
+def test_a_stand_in_is_told_with_the_time_since_when(nightshift: Nightshift, agent: Any) -> None:
+    agent.write(("feb01", e.ProposerSwitched(from_kind="claude", to_kind="sweep", why="claude failed 3 times")))
+    words = value(nightshift("status").output, "proposer")
+    assert re.search(r"; the sweep stands in since (\d{4}-\d\d-\d\d )?\d\d:\d\d$", words)
+    view = json.loads(nightshift("status", "--json").output)["run"]["proposer"]
+    assert (view["stand_in"], view["stand_in_why"]) == ("sweep", "claude failed 3 times")
+    assert view["stand_in_since"].endswith("Z")
+    agent.ask_for("feb01", 5, "sweep")
+    agent.fail_ask("feb01", 5, "exhausted", "all 9 points are tried")
+    assert "but has nothing more (all 9 points are tried)" in nightshift("status").output
+    agent.write(("feb01", e.ProposerSwitched(from_kind="sweep", to_kind="claude", why="it answers again")))
+    assert "stands in" not in nightshift("status").output
+
+
+def test_what_waits_for_a_person_is_shown_with_what_it_means_and_how_to_approve_it(
+    nightshift: Nightshift, agent: Any, home: Home
+) -> None:
+    with home.hold():
+        output = nightshift("status").output
+    lines = output.splitlines()
+    at = lines.index(next(line for line in lines if line.startswith("approval")))
+    assert lines[at].endswith("experiment 3 waits: clip at 1.0")
+    assert lines[at + 1].strip() == "spikes hurt"
+    assert "`nightshift experiment approve 3`" in lines[at + 2]
+    assert "experiment 3 " not in value(output, "at work")
+    assert value(output, "Next:").startswith("`nightshift experiment show 3` shows what waits for approval")
+    assert value(output, "ideas") == "1 open: `nightshift idea list` shows it"
+
+
+def test_money_is_told_spent_left_and_at_stake(nightshift: Nightshift, agent: Any) -> None:
+    assert value(nightshift("status").output, "money") == "0.88 of 5.00 usd spent; open asks may still cost 0.50"
+    agent.fail_ask("feb01", 4, "over_budget", "it may cost 9", ask=2, usd=None)
+    output = nightshift("status").output
+    assert value(output, "money") == (
+        "0.88 of 5.00 usd spent, and more at unknown prices; the next ask does not fit into what is left"
+    )
+    view = json.loads(nightshift("status", "--json").output)["run"]["money"]
+    assert view == {"spent": 0.875, "unknown": True, "limit": 5.0, "left": 4.125, "open": 0.0, "is_out": True}
+
+
+def test_idle_devices_are_a_share_of_the_time(nightshift: Nightshift, finished: Any) -> None:
+    assert "idle" not in nightshift("status").output
+    finished.start("dec01")
+    for idle_s in (60.0, 15.0):
+        finished.write(
+            ("dec01", e.TrainingStarted(experiment=1, attempt=0, trial=0, nonce="n", pid=1, pid_started=1.0,
+                                        device="cpu", idle_s=idle_s)),
+        )  # fmt: skip
+    finished.write(("dec01", e.TrainingFinished(experiment=1, attempt=0, trial=0, nonce="n", outcome="scored",
+                                                seconds=1123.5)))  # fmt: skip
+    words = value(nightshift("status").output, "idle")
+    assert words == "5.0% of the time between trainings (1 min, beside 23 min of training)"
+    view = json.loads(nightshift("status", "--json").output)["run"]["idle"]
+    assert view == {"share": 0.05, "idle_s": 75.0, "training_s": 1425.0}
+
+
+def test_what_a_refused_proposal_wrote_reaches_the_terminal_as_letters_only(nightshift: Nightshift, agent: Any) -> None:
+    hostile = "[red]not red[/red] \x1b[2J\x1b]0;title\x07wiped\x08 \u202egnp"
+    edit = e.ReplaceBlocks(path=hostile, blocks=(e.Block(search=hostile, replace=hostile),))
+    agent.ask_for("feb01", 5, "claude")
+    agent.fail_ask("feb01", 5, "not_python", hostile, description=hostile, edits=(edit,))
+    agent.ask_for("feb01", 6, "claude")
+    agent.answer("feb01", 6, hostile, edit, hypothesis=hostile, ignored=(hostile,), model=hostile)
+    agent.write(("feb01", e.IdeaDeclined(idea=2, experiment=6, why=hostile)))
+    commands = [("status",), ("experiment", "list"), ("experiment", "show", 5), ("experiment", "show", 6),
+                ("results", "--refused"), ("idea", "list", "--all")]  # fmt: skip
+    for command in commands:
+        output = nightshift(*command).output
+        assert "[red]not red[/red] " in output, command
+        assert not set("\x1b\x07\x08\u202e") & set(output), command
