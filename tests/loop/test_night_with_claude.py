@@ -30,13 +30,14 @@ ROOT = Path(__file__).parents[2]
 KEY = "sk-test-never-to-be-seen"
 PROGRAM = """\
 import os
+print("seen:", sorted(name for name in os.environ if "ANTHROPIC" in name))
+
 COST = 100.0
 SCALE = 1.0
 
 # far enough from the lines above for a merge
 
 SPARE = 0
-print("seen:", sorted(name for name in os.environ if "ANTHROPIC" in name))
 print("cost:", COST * SCALE)
 """
 SETTINGS = """\
