@@ -374,3 +374,48 @@ async def test_with_approval_nothing_is_tried_before_a_person_said_so(tmp_path: 
     events = events_of(home)
     assert next((x.experiment, x.reason) for x in data_of(events, e.ExperimentAbandoned)) == (1, "rejected")
     assert [x.experiment for x in data_of(events, e.ExperimentDecided)] == [0, 2]
+
+
+# ---------------------------------------------------------------- the demo
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+async def test_the_demo_with_claude_trains_for_real(tmp_path: Path) -> None:
+    """Keep or discard is for the training to say; a crash is repaired, and a protected file stays as it is."""
+
+    def sets(old: str, new: str, **fields: Any) -> Answer:
+        return propose(blocks("train.py", (old, new)), **fields)
+
+    protected = propose(
+        blocks("prepare.py", ("EVAL_TOKENS", "FEW_TOKENS")), experiment=2, description="score less", times=2
+    )
+    script = [
+        sets("MATRIX_LR = 0.001\n", "MATRIX_LR = 0.005\n", experiment=1, description="faster matrices"),
+        protected,
+        sets("HEAD_LR = 0.001\n", "HEAD_LR = 0.00001\n", experiment=2, description="slower head"),
+        sets("WARMDOWN = 0.0 ", "WARMDOWN = HALF ", experiment=3, description="warm down"),
+        sets("WARMDOWN = HALF ", "WARMDOWN = 0.5 ", experiment=3, description="a number"),
+    ]
+    async with MessagesApi(script) as api:
+        home = Home(tmp_path / "demo")
+        done = await asyncio.to_thread(
+            subprocess.run,
+            (sys.executable, "-m", "nightshift", "demo", str(home.root), "--proposer", "claude")
+            + ("--experiments", "3", "--budget", "3"),
+            capture_output=True,
+            text=True,
+            timeout=380,
+            env=environ(api.url),
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = events_of(home)
+    verdicts = {x.experiment: x.verdict for x in data_of(events, e.ExperimentDecided)}
+    assert verdicts.keys() == {0, 1, 2, 3} and "keep" in verdicts.values()
+    assert verdicts[2] == "discard"
+    assert [x.failure for x in data_of(events, e.ProposalFailed)] == ["edit_touches_protected"]
+    steps = [x.step for x in data_of(events, e.ExperimentPrepared) if x.experiment == 3]
+    assert steps == ["first", "repair"]
+    assert "score less" in await nightshift(home, api.url, "results", "--refused")
