@@ -399,10 +399,10 @@ async def test_the_demo_with_claude_trains_for_real(tmp_path: Path) -> None:
     ]
     async with MessagesApi(script) as api:
         home = Home(tmp_path / "demo")
+        demo = (sys.executable, "-m", "nightshift", "demo")
         done = await asyncio.to_thread(
             subprocess.run,
-            (sys.executable, "-m", "nightshift", "demo", str(home.root), "--proposer", "claude")
-            + ("--experiments", "3", "--budget", "3"),
+            (*demo, str(home.root), "--proposer", "claude", "--experiments", "3", "--budget", "3"),
             capture_output=True,
             text=True,
             timeout=380,
