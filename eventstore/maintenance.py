@@ -19,10 +19,11 @@ from sqlite_utils.utils import sqlite3
 from eventstore.connection import connect, translated
 from eventstore.envelope import Head
 from eventstore.errors import BackupRefused, LogUnavailable, NotALog
-from eventstore.integrity import check_chain, check_pages, check_witness, cut, read_witness
+from eventstore.integrity import check_chain, check_pages, check_witness, cut
 from eventstore.log import Row
 from eventstore.schema import check_schema, version_of
 from eventstore.store import Store
+from eventstore.witness import read_witness, sync_folder
 
 
 def verify(log: Store | Path | str) -> Head:
@@ -59,18 +60,31 @@ def backup(log: Store | Path | str, target: Path | str) -> Head:
     """
     path, target = _path_of(log), Path(target)
     _check_target(target)
-    witness = read_witness(path)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
-        _copy(path, partial)
-        head = _verify(partial, witness)
-        _sync(partial)
+        head = copy_checked(path, partial)
         _check_target(target)
         partial.rename(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+    return head
+
+
+def copy_checked(path: Path, copy: Path) -> Head:
+    """
+    Copy the log at *path* into the new file *copy*, check the copy, wait for the disk and return its head.
+
+    Raises:
+        LogCorrupt, NotALog, LogTooNew: As `verify`; the copy may be there all the same, for the caller to remove.
+        LogUnavailable: If the log cannot be read or the copy not written now.
+    """
+    witness = read_witness(path)
+    _copy(path, copy)
+    head = _verify(copy, witness)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
     return head
 
 
@@ -139,11 +153,3 @@ def _check_target(target: Path) -> None:
         raise BackupRefused(f"{target} exists: a backup never overwrites, name a new file")
     if not target.parent.is_dir():
         raise BackupRefused(f"the folder {target.parent} does not exist: make it, or name a file in another")
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -28,9 +28,10 @@ from eventstore.bells import ring
 from eventstore.connection import TIMEOUT_S, connect, translated, tune, unreadable
 from eventstore.envelope import GENESIS, Event, Head, NewEvent
 from eventstore.errors import LogCorrupt, LogUnavailable, PositionConflict
-from eventstore.integrity import START, Witness, check_chain, check_pages, check_witness, cut, read_witness
+from eventstore.integrity import START, check_chain, check_pages, check_witness, cut
 from eventstore.log import Draft, Row, drafts, event_of, first_positions, seal
 from eventstore.schema import SCHEMA_VERSION, authorize, check_schema, migrate, version_of
+from eventstore.witness import Witness, read_witness
 
 _COLUMNS = "position, id, run, type, version, at, actor, cause, data, chain"
 _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

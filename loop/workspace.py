@@ -27,12 +27,14 @@ from eventstore.envelope import parse_at
 from eventstore.events import WholeFile
 from eventstore.requests import tag_problem
 from eventstore.settings import matches
+from eventstore.witness import TRAILER, parse_head
 from loop.edits import apply, check_path, check_place, check_text, count_lines, essence, unified_diff
 from loop.errors import BranchTaken, EditRefused, GitFailed, MergeConflict, WorkspaceError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from eventstore.envelope import Head
     from eventstore.events import FileEdit
 
 Value = TypeVar("Value")
@@ -357,6 +359,17 @@ class Workspace:
             if there != commit:
                 raise WorkspaceError("ref_taken", f"{ref} keeps {there[:7]} already, not {commit[:7]}")
         return ref
+
+    def log_heads(self) -> list[tuple[str, Head]]:
+        """The position and chain that each kept attempt and each run's tip names, by ref; those without are left out."""
+        form = f"--format=%(refname) %(contents:trailers:key={TRAILER},valueonly,separator=%00)"
+        found = []
+        for line in self._git.word("for-each-ref", form, "refs/nightshift/", "refs/heads/autoresearch/").splitlines():
+            ref, _, values = line.partition(" ")
+            head = parse_head(values.rpartition("\0")[2])
+            if head is not None:
+                found.append((ref, head))
+        return found
 
     # ------------------------------------------------------------ making commits
 

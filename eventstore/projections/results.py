@@ -19,6 +19,7 @@ import msgspec
 
 from eventstore.events import (
     BranchMoved,
+    ExperimentAbandoned,
     ExperimentCommitted,
     ExperimentDecided,
     ProposalReceived,
@@ -74,7 +75,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class _Experiment:
-    """What is known of an experiment before its verdict, by attempt where a repair may change it."""
+    """What is known of an experiment until its verdict, by attempt where a repair may change it."""
 
     __slots__ = ("commits", "description", "peak_memory_mb")
 
@@ -114,6 +115,7 @@ class Results:
             RunFinished: _finished,
             TrainingFinished: _trained,
             ExperimentDecided: _decided,
+            ExperimentAbandoned: _abandoned,
             BranchMoved: _moved,
         }
 
@@ -159,7 +161,8 @@ def one_line(description: str) -> str:
 
     A quote at the start makes readers with default quoting swallow the rows that follow.
     """
-    line = _CONTROL.sub(" ", description).lstrip(" \"'")
+    line = description if description.isprintable() else _CONTROL.sub(" ", description)
+    line = line.lstrip(" \"'")
     return line[:DESCRIPTION_MAX].rstrip(" ")
 
 
@@ -189,15 +192,22 @@ def _trained(run: _Run, data: TrainingFinished, _position: int) -> None:
 
 def _decided(run: _Run, data: ExperimentDecided, position: int) -> None:
     number = data.experiment
-    known = run.experiment(number)
+    known = run.experiments.pop(number, None) or _Experiment()  # what a long night keeps of it is its row
+    before = run.rows.get(number)
+    commit = known.commits.get(data.attempt, "")[:7]
     peak_memory_mb = known.peak_memory_mb.get(data.attempt)
+    memory_gb = None if peak_memory_mb is None else peak_memory_mb / 1024
+    description = one_line(known.description) if number else "baseline"
+    if before is not None:  # decided once more: what was not said anew still holds
+        commit, description = commit or before.commit, description or before.description
+        memory_gb = before.memory_gb if memory_gb is None else memory_gb
     run.rows[number] = Row(
         experiment=number,
-        commit=known.commits.get(data.attempt, "")[:7],
+        commit=commit,
         score=data.score,
-        memory_gb=None if peak_memory_mb is None else peak_memory_mb / 1024,
+        memory_gb=memory_gb,
         status=data.verdict,
-        description=one_line(known.description) if number else "baseline",
+        description=description,
         reason=data.reason,
         gain=data.gain,
         lines=data.lines,
@@ -208,6 +218,10 @@ def _decided(run: _Run, data: ExperimentDecided, position: int) -> None:
     )
     if data.verdict == "keep" and number not in run.on_branch:
         run.on_branch.append(number)
+
+
+def _abandoned(run: _Run, data: ExperimentAbandoned, _position: int) -> None:
+    run.experiments.pop(data.experiment, None)
 
 
 def _moved(run: _Run, data: BranchMoved, _position: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from eventstore import events as e
+from eventstore.envelope import Head
 from eventstore.projections.run_state import Experiment, Run, State
+from eventstore.witness import trailer
 from loop import commands as c
 from loop.effects.hands import Active, Hands, one_line
 from loop.errors import BranchTaken, EditRefused, MergeConflict
@@ -135,14 +137,21 @@ async def _prepare_baseline(hands: Hands, command: c.Prepare) -> None:
 
 
 async def commit(hands: Hands, command: c.Commit, run: Run) -> None:
+    """
+    Commit what was prepared. All of it follows from that one event, so twice gives the same commit.
+
+    The message ends with the event's position and chain: a witness of the log in another place.
+    """
     experiment = run.experiments[command.experiment]
     prepared, at = experiment.prepared, experiment.prepared_time
     if prepared is None:
         return
     commit = prepared.base_commit
     if command.experiment > 0:
+        event = await hands.around.read_at(experiment.prepared_at)
+        body = f"{prepared.body}\n{trailer(Head(event.position, event.chain))}"
         commit = await hands.in_git(
-            hands.around.workspace.commit, prepared.tree, prepared.base_commit, prepared.subject, prepared.body, at
+            hands.around.workspace.commit, prepared.tree, prepared.base_commit, prepared.subject, body, at
         )
     ref = await hands.in_git(hands.around.workspace.keep_ref, command.tag, command.experiment, command.attempt, commit)
     data = e.ExperimentCommitted(

@@ -13,9 +13,9 @@ from sqlite_utils.utils import sqlite3
 
 from eventstore.envelope import Head, NewEvent
 from eventstore.errors import LogCorrupt, LogTooNew, LogUnavailable, NotALog
-from eventstore.integrity import Witness, read_witness
 from eventstore.schema import SCHEMA_VERSION
 from eventstore.store import Store
+from eventstore.witness import Witness, read_witness
 
 MakeEvent = Callable[..., NewEvent]
 Plain = Callable[[Path], sqlite3.Connection]
