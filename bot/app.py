@@ -289,7 +289,9 @@ class Bot:
                 enterprise_id=None, team_id=me.team, bot_user_id=me.user, bot_id=me.bot, bot_token=token
             )
 
-        app = AsyncApp(client=self._client, authorize=authorize, logger=logging.getLogger("slack_bolt"))
+        logger = logging.getLogger("slack_bolt")
+        logger.addFilter(_worth_saying)
+        app = AsyncApp(client=self._client, authorize=authorize, logger=logger)
         commands.register(app, self.front)
         actions.register(app, self.front)
         views.register(app, self.front)
@@ -429,6 +431,11 @@ def _rules(around: Around) -> Rules:
 async def _look_up(client: AsyncWebClient, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
     answer = (await client.api_call(method, params=dict(params))).data
     return answer if isinstance(answer, dict) else {}
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not Bolt's warning that `authorize` wins over the token: that is why it is there."""
+    return "`authorize` has been used" not in record.getMessage()
 
 
 async def _until_stopped(stop: asyncio.Event, work: Sequence[Awaitable[None]]) -> None:

@@ -26,13 +26,15 @@ from bot.schedule import on_demand_key
 from eventstore import events as e
 from eventstore.codec import clean
 from eventstore.envelope import NewEvent, format_at, parse_at
-from eventstore.errors import IdReused, LogUnavailable, PositionConflict
+from eventstore.errors import EventstoreError, IdReused, LogUnavailable, PositionConflict
 from eventstore.plain import plain_line
 
 LOG = logging.getLogger(__name__)
 POLL_S = 5.0
 """The longest that a deferred edit or a digest waits for someone to look."""
 LOG_PAUSE_S = 1.0
+AHEAD_MAX = 20
+"""Posts that go before a digest: a fast run always has something older to say."""
 WHY_MAX = 500
 EDITED_KEPT = 500
 
@@ -92,6 +94,7 @@ class Poster:
         self._claiming = asyncio.Lock()
         self._telling = asyncio.Lock()
         self._troubled: set[str] = set()
+        self._aside: set[tuple[str, str]] = set()
         self._lanes: dict[str, asyncio.Task[None]] = {}
         notifier.on_trouble = self._trouble
         notifier.on_well = self._well
@@ -148,14 +151,19 @@ class Poster:
         return list(dict.fromkeys(due.channel for due in self._due()))
 
     def _due(self) -> list[Due]:
-        return list(outbox.due(self._board, self._now(), self._rules, self.memory, self._holder()))
+        found = outbox.due(self._board, self._now(), self._rules, self.memory, self._holder())
+        return [due for due in found if (due.key, due.what) not in self._aside]
 
     async def _lane(self, channel: str) -> None:
-        """Make what is due in *channel*, one after the other."""
+        """Make what is due in *channel*, one after the other, and a digest at the latest after `AHEAD_MAX` others."""
+        ahead = 0
         while True:
-            due = next((due for due in self._due() if due.channel == channel), None)
-            if due is None:
+            found = [due for due in self._due() if due.channel == channel]
+            if not found:
                 return
+            digest = next((due for due in found if due.kind == "digest"), found[0])
+            due = digest if ahead >= AHEAD_MAX else found[0]
+            ahead = 0 if due.kind == "digest" else ahead + 1
             try:
                 await self._make(due)
                 await self._catch_up()
@@ -167,6 +175,20 @@ class Poster:
                 await self._sleep(LOG_PAUSE_S)
                 with suppress(LogUnavailable):
                     await self._catch_up()
+            except EventstoreError:
+                raise
+            except Exception as error:  # a fault of ours in one message must not silence all others
+                LOG.exception("%s cannot be made, please report it", due.key)
+                await self._set_aside(due, error)
+
+    async def _set_aside(self, due: Due, error: Exception) -> None:
+        """Do without a post or an edit that cannot be made; the next life of the bot may try what was not requested."""
+        self._aside.add((due.key, due.what))
+        await self._catch_up()
+        if due.what != "edit" and due.key in self._board.open:
+            why = f"a fault of Nightshift, please report it: {type(error).__name__}"
+            await self._append(due, e.PostFailed(key=due.key, why=why))
+            await self._catch_up()
 
     async def _make(self, due: Due) -> None:
         if due.what == "edit":

@@ -22,8 +22,8 @@ CHANNEL = "C1"
 SLACK = st.Slack(channel=CHANNEL, admins=("U1",), operators=("U2",))
 MORE_SCOPES = {"files:read", "channels:read", "groups:read", "usergroups:read"}
 HELLO = """\
-A Slack that exists only here; the bot and the log behind it are the real ones. Ada is an admin, Ben an operator, Cleo
-may only look (`as Ben`). `nightshift loop` in another terminal serves what you start here. What is posted stays in the
+A Slack that exists only here; the bot and the log behind it are the real ones. ada is an admin, ben an operator, cleo
+may only look (`as ben`). `nightshift loop` in another terminal serves what you start here. What is posted stays in the
 log of this workspace, so begin with a fresh one when you set up the real Slack.
 """
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from sqlite_utils.utils import sqlite3
 
 from bot.app import Around, serve
 from bot.checkup import Tokens
@@ -54,6 +55,7 @@ def around(
     change: Callable[[st.Settings], st.Settings] = lambda settings: settings,
     ready: Callable[[], None] = lambda: None,
     ring_every_s: float = 20.0,
+    ping_every_s: float = 10.0,
 ) -> Around:
     """What the bot is made of, for a test."""
     return Around(
@@ -69,7 +71,31 @@ def around(
         stop=asyncio.Event(),
         ready=ready,
         ring_every_s=ring_every_s,
+        ping_every_s=ping_every_s,
     )
+
+
+@contextlib.asynccontextmanager
+async def held(home: Home, seconds: float) -> AsyncIterator[None]:
+    """Let nobody else write the log for *seconds*, as another process with a long write would."""
+    path = str(home.log_path)
+    ready = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold() -> None:
+        lock = sqlite3.connect(path, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        loop.call_soon_threadsafe(ready.set)
+        time.sleep(seconds)
+        lock.execute("ROLLBACK")
+        lock.close()
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await ready.wait()
+    try:
+        yield
+    finally:
+        await holding
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +153,4 @@ def started(tag: str = "nov21", settings: dict[str, object] | None = None) -> Se
 
 def with_slack(**changes: object) -> Callable[[st.Settings], st.Settings]:
     """Change keys of [slack]."""
-    return lambda settings: msgspec.structs.replace(
-        settings, slack=msgspec.structs.replace(settings.slack, **changes)
-    )
+    return lambda settings: msgspec.structs.replace(settings, slack=msgspec.structs.replace(settings.slack, **changes))

@@ -362,6 +362,14 @@ class TestAnswers:
         assert isinstance(came, NotNow)
         assert "trigger" in came.why
 
+    async def test_a_response_url_answers_the_person_alone_or_the_channel(self, slack: Sandbox, door: Door) -> None:
+        url = f"{slack.address}/respond/{slack.space.answer_url('U1', 'C1').id}"
+        notifier = door.open()
+        assert isinstance(await notifier.respond(url, HELLO), Done)
+        assert isinstance(await notifier.respond(url, Message("all", (section("all"),)), in_channel=True), Done)
+        assert [each.text for each in slack.ephemerals("U1")] == ["hello"]
+        assert texts(slack) == ["all"]
+
     async def test_a_response_url_that_is_used_up_is_told(self, slack: Sandbox, door: Door) -> None:
         came = await door.open().respond(f"{slack.address}/respond/nothing", HELLO)
         assert isinstance(came, NotNow)

@@ -107,6 +107,17 @@ class TestARun:
         night.made(parent)
         assert night.due_keys() == [f"{BASE}/0/verdict", f"{BASE}/1/plan", f"{BASE}/1/verdict"]
 
+    def test_a_run_whose_parent_was_given_up_has_no_replies_but_the_channel_is_told(self) -> None:
+        night = Night()
+        night.ask()
+        (parent,) = night.due()
+        night.request(parent)
+        night.say(e.PostFailed(key=parent.key, why="x"), "nov21", "bot@box")
+        night.start()
+        night.baseline()
+        night.experiment(1, "keep", score=0.9)
+        assert night.due_keys() == [f"{BASE}/best/1"]
+
     def test_a_proposal_without_code_that_ran_is_not_spoken_of(self, night: Night) -> None:
         night.propose(1)
         night.say(e.ExperimentAbandoned(experiment=1, reason="run_ended", why="stopped"))

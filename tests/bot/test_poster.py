@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bot.board import Board
-from bot.message import Message
+from bot.message import PICTURE, Message, Picture
 from bot.outbox import EDIT_EVERY_S, Rules
 from bot.poster import Poster
 from bot.sandbox.clock import ManualClock
@@ -27,7 +27,7 @@ from eventstore.errors import LogUnavailable
 from eventstore.memory import MemoryLog
 from tests.bot.nights import ADA, BEGIN, Night
 from tests.bot.outgoing import ALL, FILES, Door, clock_of, shown
-from tests.bot.sandboxed import client, section
+from tests.bot.sandboxed import PNG, client, section
 
 
 @contextlib.asynccontextmanager
@@ -44,8 +44,8 @@ async def slack() -> AsyncIterator[Sandbox]:
         yield running
 
 
-class Died(Exception):
-    """The bot was killed here."""
+class Died(BaseException):
+    """The bot was killed here; nothing in it may handle that."""
 
 
 class Log:
@@ -71,6 +71,8 @@ class Bot:
         self.slack, self.night = slack, night
         self.log, self.board, self.door = Log(night.log), Board(), Door(slack)
         self.ids = 0
+        self.picture: Picture | None = None
+        self.is_broken = False
         self.name = name
         self.poster = Poster(
             self.log,
@@ -95,9 +97,12 @@ class Bot:
         return f"bot-{self.name}-{id(self)}-{self.ids}"
 
     async def draw(self, request: e.PostRequested, at: str, late_s: float) -> tuple[Message, Sequence[Message]]:
+        if self.is_broken:
+            raise ZeroDivisionError
         words = f"digest {request.from_position} to {request.to_position}"
         replies = [Message(f"{words}, reply {number}", (section(f"reply {number}"),)) for number in (1, 2)]
-        return Message(words, (section(words),)), replies
+        image = [{"type": "image", "slack_file": PICTURE, "alt_text": "stairs"}] if self.picture is not None else []
+        return Message(words, (section(words), *image), self.picture), replies
 
     async def live(self) -> None:
         """Start, make what is due, and come back."""
@@ -447,6 +452,16 @@ class TestDigests:
         await bot.poster.settle()
         assert [posted.metadata["event_payload"]["key"] for posted in slack.messages("C2") if posted.metadata] == [key]
 
+    async def test_a_picture_that_cannot_be_shown_comes_below_it(self, slack: Sandbox) -> None:
+        night = self.at_eight(slack)
+        bot = Bot(slack, night, rules=self.RULES)
+        bot.picture = Picture(PNG, "stairs.png", "0.99 went down to 0.91")
+        slack.fail("upload", Html503())
+        await bot.live()
+        head = slack.messages("C1")[-1]
+        assert slack.pictures(head) == ()
+        assert [file.name for reply in slack.thread("C1", head.ts) for file in reply.files] == ["stairs.png"]
+
     @pytest.mark.parametrize("nth", [2, 3, 4])
     @pytest.mark.parametrize("moment", ["requested", "replied", "appended"])
     async def test_killed_in_the_middle_each_part_stands_once(self, slack: Sandbox, moment: str, nth: int) -> None:
@@ -466,6 +481,18 @@ class TestDigests:
         assert set(found.values()) == {1}
         head = next(one for one in slack.messages("C1") if keys_of(one) == "digest/C1/2026-11-22")
         assert len(slack.thread("C1", head.ts)) == 2
+
+    async def test_one_that_cannot_be_drawn_silences_nothing_else(self, slack: Sandbox) -> None:
+        night = self.at_eight(slack)
+        bot = Bot(slack, night, rules=self.RULES)
+        bot.is_broken = True
+        await bot.live()
+        goes_on(night)
+        await bot.poster.settle()
+        assert keys(slack) == EXPECTED
+        bot = Bot(slack, night, rules=self.RULES)
+        await bot.live()
+        assert "digest/C1/2026-11-22" in keys(slack)
 
     async def test_a_digest_a_day_and_no_more(self, slack: Sandbox) -> None:
         night = self.at_eight(slack)
