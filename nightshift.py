@@ -12,6 +12,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("loop.cli", "Make a workspace: a git repository with train.py, prepare.py, program.md and settings."),
     "demo": ("loop.cli", "Run a short real research run on the CPU, from nothing to a picture."),
     "loop": ("loop.cli", "Serve the workspace: run what is asked for, until stopped."),
+    "bot": ("bot.cli", "Serve Slack: take commands, post what happens, send the digest."),
+    "up": ("loop.cli", "Run the loop and the Slack bot beside each other, and restart either."),
+    "doctor": ("loop.cli", "Check everything that loop and bot need, and say how to mend it."),
     "train": ("loop.cli", "Run the experiment's command once on the files as they are, and say how it ended."),
     "start": ("loop.cli", "Ask for a run."),
     "pause": ("eventstore.cli", "Hold the active run after the experiment in hand, or now."),
@@ -20,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "budget": ("eventstore.cli", "Change a limit of a run: experiments, time or money."),
     "status": ("eventstore.cli", "Show what is going on."),
     "results": ("eventstore.cli", "Print results.tsv from the log, compare it, or draw it."),
+    "digest": ("eventstore.cli", "Tell what came of the night, as the team reads it in the morning."),
     "experiment": ("eventstore.cli", "Look at experiments; approve, reject, take back or repeat one."),
     "idea": ("eventstore.cli", "Suggest what to try, list what was suggested, take an idea back."),
     "program": ("eventstore.cli", "Show, edit, compare and pull program.md, the research instructions."),
@@ -28,8 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Each subcommand, where it lives, and the one sentence that `nightshift --help` shows."""
 
 GROUPS = (
-    ("Begin", ("init", "demo", "start", "loop", "train")),
-    ("Watch", ("status", "results", "experiment", "log")),
+    ("Begin", ("init", "demo", "doctor", "start", "up", "loop", "bot", "train")),
+    ("Watch", ("status", "results", "digest", "experiment", "log")),
     ("Steer", ("pause", "resume", "stop", "budget", "idea", "program")),
 )
 

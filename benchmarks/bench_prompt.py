@@ -19,7 +19,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from eventstore.events import SetConstants
-from loop.prompts import build, estimate_tokens
+from loop.fences import estimate_tokens
+from loop.prompts import build
 from loop.proposers.base import Ask, InFlight, Tried
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from eventstore.commands.digests import digest_command
 from eventstore.commands.experiments import experiment_command
 from eventstore.commands.ideas import idea_command
 from eventstore.commands.logs import log_command
@@ -14,6 +15,7 @@ from eventstore.commands.watch import results_command, status_command
 
 __all__ = [
     "budget_command",
+    "digest_command",
     "experiment_command",
     "idea_command",
     "log_command",

@@ -51,6 +51,25 @@ Choices = Annotated[
     tuple[Scalar, ...], Meta(min_length=1, title="a list of numbers, texts or true/false such as [2, 4, 8]")
 ]
 Number = Annotated[int | float, Meta(title="a number")]
+_CHANNEL = r"\A[CG][A-Z0-9]{1,30}\Z"
+Channel = Annotated[
+    str, Meta(pattern=_CHANNEL, title="a channel's id such as 'C0123ABCDEF', not its name (channel details show it)")
+]
+Channels = Annotated[
+    tuple[Annotated[str, Meta(pattern=_CHANNEL)], ...],
+    Meta(title="a list of channels' ids such as ['C0123ABCDEF'], not of names (channel details show them)"),
+]
+People = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"\A[UWS][A-Z0-9]{1,30}\Z")], ...],
+    Meta(
+        title="a list of ids of people (U… or W…) and user groups (S…) such as ['U0123ABCDEF', 'S0123ABCDEF'], "
+        "not of names (profiles show them under 'Copy member ID')"
+    ),
+]
+Hour = Annotated[
+    str, Meta(pattern=r"\A(([01][0-9]|2[0-3]):[0-5][0-9]|off)\Z", title="a time of day such as '08:00', or 'off'")
+]
+Zone = Annotated[str, Meta(title="an IANA time zone such as 'Europe/Berlin'")]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,11 +189,29 @@ class Sandbox(Table, frozen=True):
 
 
 class Slack(Table, frozen=True):
-    """The Slack bot. It has no keys yet; tokens never belong here, they come from the environment."""
+    """
+    The Slack bot. Its tokens come from the environment of `nightshift bot`: SLACK_BOT_TOKEN and SLACK_APP_TOKEN.
+
+    Everyone of the workspace may look. Whoever is in neither list may do no more, so without both lists nobody can
+    start or stop a run from Slack. Guests, bots and people of other workspaces may not even look.
+    """
+
+    channel: Annotated[Channel | None, "where runs are posted and commands are taken"] = None
+    channels: Annotated[Channels, "where commands are taken besides"] = ()
+    admins: Annotated[People, "who may do everything: what outlasts a run too, program.md and the digest's hour"] = ()
+    operators: Annotated[People, "who may start, steer and stop runs, judge experiments and suggest ideas"] = ()
 
 
 class Digest(Table, frozen=True):
-    """The digest. It has no keys yet: channels set their hour by request."""
+    """When `slack.channel` gets its digest, until someone asks there for another hour."""
+
+    at: Annotated[Hour, "when, every day"] = "08:00"
+    zone: Annotated[Zone | None, "the clocks that are meant; absent: those of the machine that runs the bot"] = None
+
+    @property
+    def hour(self) -> str | None:
+        """`at` as HH:MM; None if it is off."""
+        return None if self.at == "off" else self.at
 
 
 class Price(Table, frozen=True):
@@ -472,12 +509,17 @@ def _dotted(at: str, name: str) -> str:
     return f"{at}.{shown}" if at else shown
 
 
+_SECRET = re.compile(r"\b(xox[a-z]-|xapp-|sk-)[A-Za-z0-9_-]{4,}")
+"""A token or key that someone wrote into the file by mistake; it must not come back in a message."""
+
+
 def _show(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
         return "nothing"
     shown = str(value) if isinstance(value, date | time) else repr(value)
+    shown = _SECRET.sub(r"\1…", shown)
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
@@ -495,6 +537,8 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     for model, price in settings.claude.prices.items():
         if not _is_day(price.date):
             yield _dotted("claude.prices", model) + ".date", _unexpected(Price, "date", price.date)
+    if settings.digest.zone is not None and not _is_zone(settings.digest.zone):
+        yield "digest.zone", _unexpected(Digest, "zone", settings.digest.zone)
     if not _is_inside(settings.scripted.file):
         yield "scripted.file", _unexpected(ScriptedProposals, "file", settings.scripted.file)
     for secret in settings.agent.secrets:
@@ -584,6 +628,14 @@ def _is_inside(path: str) -> bool:
     parts = path.split("/")
     plain = all(part not in ("", ".", "..") for part in parts) and path.isprintable() and "\\" not in path
     return plain and parts[0] not in (".git", ".nightshift")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # unknown, malformed, a folder of zones such as "Europe"
+        return False
+    return True
 
 
 def _is_day(text: str) -> bool:

@@ -1,15 +1,17 @@
-"""The commands that make a workspace and run experiments: init, demo, start, loop, train."""
+"""The commands that make a workspace and run experiments: init, demo, start, loop, up, doctor, train."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import signal
 import sys
 import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 from rich.markup import escape
@@ -17,15 +19,17 @@ from rich.markup import escape
 from eventstore import events as e
 from eventstore import requests
 from eventstore import settings as st
-from eventstore.console import Asked, ask, console, fail, new_id, now, open_home, read_state, until_utc
+from eventstore.checks import Report, text
+from eventstore.console import Asked, ask, console, fail, new_id, now, open_home, read_state, say, until_utc
 from eventstore.console import guarded as guarded_by_eventstore
 from eventstore.home import Home
-from eventstore.store import Store
+from eventstore.views import as_json as as_json_text
 from eventstore.zone import local_zone
-from loop import demo, preflight, profiles, template
+from loop import demo, doctor, preflight, profiles, template
 from loop.compose import serve
 from loop.effects.trainings import scoring_of
 from loop.errors import LoopError
+from loop.supervise import Program, Supervisor, environment_of
 from loop.workspace import Workspace
 from trainer.errors import TrainerError
 from trainer.executors.local import LocalExecutor
@@ -172,9 +176,10 @@ def _tell_started(home: Home, tag: str, asked: Asked) -> None:
 @click.command("loop")
 @click.option("--until-idle", is_flag=True, help="End when the queue is empty instead of waiting for more.")
 @click.option("--check", is_flag=True, help="Only say whether this machine can run experiments.")
+@click.option("--json", "as_json", is_flag=True, help="With --check: for programs.")
 @click.pass_context
 @guarded
-def loop_command(ctx: click.Context, until_idle: bool, check: bool) -> None:
+def loop_command(ctx: click.Context, until_idle: bool, check: bool, as_json: bool) -> None:
     """Serve the workspace: run what is asked for, until Ctrl-C or SIGTERM.
 
     One loop serves a workspace at a time. When it ends, in whatever way, the next one goes on where the log
@@ -186,21 +191,74 @@ def loop_command(ctx: click.Context, until_idle: bool, check: bool) -> None:
     """
     home = open_home(ctx)
     if check:
-        _report_check(home)
-        return
+        _show_report(asyncio.run(doctor.loop_checks(home, os.environ)), as_json)
     with home.hold():
         sys.exit(asyncio.run(serve(home, until_idle=until_idle, out=console())))
 
 
-def _report_check(home: Home) -> None:
-    out = console()
-    Workspace.open(home.root)
-    settings = preflight.read_settings(home.root)
-    preflight.check_disk(home.root)
-    with Store.open(home.log_path) as log:
-        head = log.head().position
-    out.print(f"workspace {home.root}: settings are good ({settings.objective.name}), log at position {head}")
-    out.print(f"loop: {home.holder() or 'none is running'}")
+def _show_report(found: Report, as_json: bool) -> NoReturn:
+    """Print what was checked; exit code 1 if something needs to be done."""
+    click.echo(as_json_text(found) if as_json else text(found))
+    sys.exit(0 if found.is_ok else 1)
+
+
+# ---------------------------------------------------------------- up, doctor
+
+
+@click.command("up")
+@click.pass_context
+@guarded
+def up_command(ctx: click.Context) -> None:
+    """Run the loop and the Slack bot beside each other, until Ctrl-C or SIGTERM.
+
+    Each is a process of its own. One that dies is started again, after a pause that grows while it dies young; when
+    this ends, both are told to end and waited for. Without tokens in SLACK_BOT_TOKEN and SLACK_APP_TOKEN the loop
+    runs alone.
+
+    \b
+      nightshift up
+    """
+    home = open_home(ctx)
+    names = ["loop", "bot"] if any(os.environ.get(name) for name in TOKENS) else ["loop"]
+    if "bot" not in names:
+        click.echo(f"No Slack: neither {TOKENS[0]} nor {TOKENS[1]} is set, so the loop runs alone (docs/slack.md).")
+    words = _nightshift(home)
+    programs = [Program(name, (*words, name), environment_of(name, os.environ)) for name in names]
+    sys.exit(asyncio.run(_supervise(Supervisor(programs, home.root, say))))
+
+
+TOKENS = ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN")
+"""Only whether they are set matters here; the bot reads them."""
+
+
+def _nightshift(home: Home) -> tuple[str, ...]:
+    """The words of this very Nightshift on this workspace, whatever lies in the folder it is started in."""
+    return (sys.executable, "-P", "-m", "nightshift", "-C", str(home.root))
+
+
+async def _supervise(supervisor: Supervisor) -> int:
+    events = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        events.add_signal_handler(number, supervisor.stop, number)
+    return await supervisor.run()
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_context
+@guarded
+def doctor_command(ctx: click.Context, as_json: bool) -> None:
+    """Check everything that loop and bot need, and say how to mend what is missing.
+
+    Settings, git, disk, log, interpreter, device, data and keys; tokens, scopes, channels, clock and connection of
+    Slack. Nothing is changed, nothing is posted, and no secret is shown. Exit code 1 if something needs to be done.
+
+    \b
+      nightshift doctor
+      nightshift doctor --json | jq '.checks[] | select(.outcome == "not_ok")'
+    """
+    home = open_home(ctx)
+    _show_report(asyncio.run(doctor.examine(home, os.environ, _nightshift(home))), as_json)
 
 
 # ---------------------------------------------------------------- train

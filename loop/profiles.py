@@ -47,6 +47,15 @@ _LIMITS = """\
 # [limits]                  # when a run ends by itself; without this table it goes on until it is stopped
 # experiments = 100         # verdicts after the baseline
 # until = "08:00"
+
+# [slack]                   # `nightshift bot`; its tokens come from the environment, never from here
+# channel = "C0123ABCDEF"   # where runs are posted and commands are taken: ids, not names
+# admins = ["U0123ABCDEF"]  # people (U…, W…) and user groups (S…) who may do everything
+# operators = []            # who may start, steer and stop runs; everyone else may only look
+
+# [digest]
+# at = "08:00"              # or "off"
+# zone = "Europe/Berlin"    # absent: the clocks of this machine
 """
 
 CPU = Profile(

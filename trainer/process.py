@@ -26,7 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -202,7 +202,7 @@ class Child:
         self._tree = marks.Tree(root, spec.mark)
         os.set_blocking(self._pipe, False)
         self._loop.add_reader(self._pipe, self._read)
-        self._forget_exit = _on_exit(self._popen, self._exited.set)
+        self._forget_exit = on_exit(self._popen, self._exited.set)
 
     def progress(self) -> Progress | None:
         return self._stream.progress()
@@ -308,6 +308,25 @@ def _spawn(launch: Launch, output: int) -> subprocess.Popen[bytes]:
         )
 
 
+def spawn_service(argv: Sequence[str], cwd: Path, env: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
+    """
+    Start a program of ours that is to run beside us; `service` watches it. Both its outputs go to *output*.
+
+    It is told to end (SIGTERM), not killed, when the thread that started it ends: it has things to put in order.
+    Raises `OSError` and `subprocess.SubprocessError`.
+    """
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_before_exec(os.getpid(), True, signal.SIGTERM),  # noqa: PLW1509 - a few system calls, no lock
+    )
+
+
 def _as_file(data: bytes) -> IO[bytes]:
     """*data* as a file without a name: unlike a pipe it holds all of it, whether the child reads or not."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
@@ -320,10 +339,11 @@ def _as_file(data: bytes) -> IO[bytes]:
     return file
 
 
-def _before_exec(parent: int, network: bool) -> Callable[[], None] | None:
+def _before_exec(parent: int, network: bool, with_us: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
     """
-    What the child does between fork and exec: leave the network where that is asked, then have itself killed with the
-    thread that started it. Linux only; elsewhere nothing does it, and what a killed loop leaves is found by its mark.
+    What the child does between fork and exec: leave the network where that is asked, then have itself sent *with_us*
+    when the thread that started it ends. Linux only; elsewhere nothing does it, and what a killed loop leaves is found
+    by its mark.
 
     In this order: the kernel may forget the signal when a process enters a new user namespace.
     """
@@ -335,7 +355,7 @@ def _before_exec(parent: int, network: bool) -> Callable[[], None] | None:
     def prepare() -> None:
         if leave_network is not None:
             leave_network()
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, with_us, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -419,7 +439,7 @@ def network_cut_problem() -> str | None:
     return None
 
 
-def _on_exit(popen: subprocess.Popen[bytes], call: Callable[[], None]) -> Callable[[], None]:
+def on_exit(popen: subprocess.Popen[bytes], call: Callable[[], None]) -> Callable[[], None]:
     """
     Have *call* called on the event loop when the process has ended, without collecting it where the system can.
 

@@ -35,6 +35,7 @@ from eventstore.codec import clean
 from eventstore.events import ModelCall, Tokens
 from eventstore.plain import plain_line
 from loop import prompts
+from loop.fences import estimate_tokens, fenced
 from loop.proposers import answers, costs
 from loop.proposers.base import Proposal, ProposalError
 
@@ -90,7 +91,7 @@ class Claude:
         self._base_url = base_url or BASE_URL
         self._client: anthropic.AsyncAnthropic | None = None
         self._tools = answers.tools(settings.reads)
-        self._tool_tokens = prompts.estimate_tokens(json.dumps(self._tools)) + OVERHEAD_TOKENS
+        self._tool_tokens = estimate_tokens(json.dumps(self._tools)) + OVERHEAD_TOKENS
         self.worst_usd = costs.worst_ask_usd(
             self._price,
             prompt_tokens=settings.prompt_tokens + self._tool_tokens,
@@ -115,7 +116,7 @@ class Claude:
             prompt_hash=prompt.hash,
             system=_sections(prompt.system),
             messages=[{"role": "user", "content": _sections(prompt.user)}],
-            context_tokens=prompts.estimate_tokens(prompt.text) + self._tool_tokens,
+            context_tokens=estimate_tokens(prompt.text) + self._tool_tokens,
             output_left=self._settings.output_tokens,
             usd_max=ask.usd_max,
         )
@@ -338,7 +339,7 @@ class _Talk:
         self.messages.append({"role": "user", "content": results or reply})
         said = heard.tokens
         self.context_tokens = said.input + said.cache_write + said.cache_read + said.output
-        self.context_tokens += prompts.estimate_tokens(reply) * max(len(heard.uses), 1) + OVERHEAD_TOKENS
+        self.context_tokens += estimate_tokens(reply) * max(len(heard.uses), 1) + OVERHEAD_TOKENS
 
     def correct(self, heard: _Heard, failure: str, why: str, draft: answers.Draft | None = None) -> None:
         """Say what is wrong and let the model answer again. Raises `ProposalError` the second time."""
@@ -405,11 +406,11 @@ def told(past: Past | None, experiment: int) -> str:
         return f"There is no finished experiment {experiment} in this run. "
     of = f"experiment {experiment}"
     words = f"{past.description}\nOutcome: {past.outcome}\nHypothesis: {past.hypothesis}"
-    parts = [prompts.fenced(f"what is known of {of}", words, 3 * READ_TEXT_MAX)]
+    parts = [fenced(f"what is known of {of}", words, 3 * READ_TEXT_MAX)]
     if past.diff:
-        parts.append(prompts.fenced(f"the diff of {of}", past.diff, READ_DIFF_MAX))
+        parts.append(fenced(f"the diff of {of}", past.diff, READ_DIFF_MAX))
     if past.tail:
-        parts.append(prompts.fenced(f"the end of the log of {of}", past.tail, READ_TAIL_MAX, keep="tail"))
+        parts.append(fenced(f"the end of the log of {of}", past.tail, READ_TAIL_MAX, keep="tail"))
     return "".join(parts)
 
 

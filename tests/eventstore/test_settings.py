@@ -77,7 +77,13 @@ memory_factor_max = 2
 [sandbox]
 mode = "off"
 [slack]
+channel = "C0123ABCDEF"
+channels = ["G0123ABCDEF"]
+admins = ["U0123ABCDEF", "S0123ABCDEF"]
+operators = ["W0123ABCDEF"]
 [digest]
+at = "07:30"
+zone = "Europe/Berlin"
 [claude]
 model = "some-model"
 [claude.prices."some-model"]
@@ -180,6 +186,7 @@ def test_every_key_has_a_meaning_and_an_expectation() -> None:
 A_PATH = "expected a list of paths or globs inside the repository such as ['train.py']"
 A_COMMAND = "expected a list of words such as ['python', 'train.py'], the first not empty"
 A_MOMENT = "expected a time of day such as '08:00', or a time with date and offset such as '2026-11-22T08:00+01:00'"
+A_CHANNEL = "expected a channel's id such as 'C0123ABCDEF', not its name"
 JSON = {"score": "json", "score_file": "score.json", "score_key": "loss"}
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -190,7 +197,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"verdict": {"budget_s": 3}}, "verdict.budget_s: unknown key with the value 3; did you mean experiment.budget_s?"),
     ({"slak": {"x": 1}}, "slak: unknown key with the value {'x': 1}; did you mean slack?"),
-    ({"slack": {"zzz": 1}}, "slack.zzz: unknown key with the value 1; known here: nothing yet"),
+    ({"devices": {"zzz": 1}}, "devices.zzz: unknown key with the value 1; known here: nothing yet"),
     ({"sandbox": {"zzz": "on"}}, "sandbox.zzz: unknown key with the value 'on'; known here: mode"),
     ({"sandbox": {"a b\n": 1}}, "sandbox.'a b\\n': unknown key with the value 1; known here: mode"),
     # wrong types
@@ -329,6 +336,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"sweep": {"a-b": {"low": 1, "high": 2}}},
         "sweep.a-b: got the name 'a-b', expected the name of a constant such as MATRIX_LR",
     ),
+    # Slack
+    ({"slack": {"channel": "#research"}}, f"slack.channel: got '#research', {A_CHANNEL}"),
+    ({"slack": {"channel": "U0123ABCDEF"}}, f"slack.channel: got 'U0123ABCDEF', {A_CHANNEL}"),
+    ({"slack": {"channel": "C0123ABCDEF\n"}}, f"slack.channel: got 'C0123ABCDEF\\n', {A_CHANNEL}"),
+    ({"slack": {"channel": ["C1"]}}, f"slack.channel: got ['C1'], {A_CHANNEL}"),
+    ({"slack": {"channels": "C1"}}, "slack.channels: got 'C1', expected a list of channels' ids such as"),
+    ({"slack": {"channels": ["research"]}}, "slack.channels: got ['research'], expected a list of channels' ids"),
+    ({"slack": {"admins": ["@ada"]}}, "slack.admins: got ['@ada'], expected a list of ids of people (U… or W…)"),
+    ({"slack": {"operators": ["C1"]}}, "slack.operators: got ['C1'], expected a list of ids of people"),
+    ({"slack": {"admin": ["U1"]}}, "slack.admin: unknown key with the value ['U1']; did you mean slack.admins?"),
+    ({"slack": {"token": "xoxb-1234-abcd"}}, "slack.token: unknown key with the value 'xoxb-…'; known here: channel"),
+    ({"digest": {"at": "8:00"}}, "digest.at: got '8:00', expected a time of day such as '08:00', or 'off'"),
+    ({"digest": {"at": "24:00"}}, "digest.at: got '24:00', expected a time of day such as '08:00', or 'off'"),
+    ({"digest": {"zone": "Mars"}}, "digest.zone: got 'Mars', expected an IANA time zone such as 'Europe/Berlin'"),
+    ({"digest": {"zone": "Europe"}}, "digest.zone: got 'Europe', expected an IANA time zone such as 'Europe/Berlin'"),
     # the others
     ({"agent": {"secrets": ["A=B"]}}, "agent.secrets: got 'A=B', expected a list of names of environment variables"),
     (
@@ -373,6 +395,32 @@ def test_what_is_not_toml_is_refused_as_such(text: str) -> None:
 def test_a_time_without_quotes_is_shown_as_it_was_written() -> None:
     with pytest.raises(SettingsError, match=r"limits\.until: got 08:00:00, expected a time of day such as '08:00'"):
         parse(SMALLEST + "[limits]\nuntil = 08:00:00\n")
+
+
+@pytest.mark.parametrize(
+    ("tables", "secret"),
+    [
+        ({"slack": {"bot_token": "xoxb-17653672481-QGHSoAd"}}, "17653672481"),
+        ({"slack": {"channels": ["C1", "xapp-1-A0123-secret"]}}, "A0123"),
+        ({"slack": {"tokens": {"app": "xapp-1-A0123-secret"}}}, "A0123"),
+        ({"claude": {"key": "sk-ant-api03-secret"}}, "ant-api03"),
+    ],
+)
+def test_a_token_in_the_file_does_not_come_back_in_the_message(tables: dict[str, Any], secret: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        from_data(smallest(**tables))
+    assert secret not in str(caught.value) and "-…" in str(caught.value)
+
+
+def test_the_digest_is_at_eight_unless_it_is_turned_off() -> None:
+    assert (parse(SMALLEST).digest.hour, parse(SMALLEST).digest.zone) == ("08:00", None)
+    off = parse(SMALLEST + '[digest]\nat = "off"\n')
+    assert off.digest.hour is None and from_data(to_data(off)) == off
+
+
+def test_without_a_slack_table_nobody_may_steer_and_nothing_is_posted() -> None:
+    slack = parse(SMALLEST).slack
+    assert (slack.channel, slack.channels, slack.admins, slack.operators) == (None, (), (), ())
 
 
 def test_a_very_long_value_is_cut_in_the_message() -> None:

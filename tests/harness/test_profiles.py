@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,6 +60,14 @@ def test_the_settings_are_valid_and_agree_with_the_harness(make: Maker, profile:
     assert (read.objective.name, read.objective.direction) == ("val_bpb", "minimize")
     assert read.experiment.budget_s == constants(files(make, profile)["prepare.py"])["TIME_BUDGET_S"]
     assert read.experiment.timeout_s >= 1.5 * read.experiment.budget_s
+
+
+@pytest.mark.parametrize("profile", NAMES)
+def test_the_tables_that_are_commented_out_are_valid_too(profile: str) -> None:
+    text = re.sub(r"^# (?=\[|\w+ = )", "", profiles.PROFILES[profile].settings, flags=re.MULTILINE)
+    read = settings.parse(text)
+    assert read.guard is not None and read.limits.until == "08:00"
+    assert read.slack.channel and read.slack.admins and read.digest.zone == "Europe/Berlin"
 
 
 @pytest.mark.parametrize("profile", NAMES)

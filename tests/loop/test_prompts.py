@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from eventstore.events import SetConstants, WholeFile
 from loop.decide import Best, Candidate, Discard, decide
+from loop.fences import estimate_tokens, fenced
+from loop.lessons import PLAIN_REASONS
 from loop.policy import Policy
-from loop.prompts import PLAIN_REASONS, TOKENS_MIN, build, estimate_tokens, fenced
+from loop.prompts import TOKENS_MIN, build
 from loop.proposers.base import Ask, Idea, InFlight, Tried
 
 FENCE = re.compile(r"^<(data|file|program)(-\d+)? [^\n]*>\n.*?^</\1(?(2)\2)>$", re.MULTILINE | re.DOTALL)

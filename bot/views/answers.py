@@ -1,0 +1,705 @@
+"""What a person is answered, most of it for their eyes only. Pure.
+
+Guaranteed of every message here: it is within Slack's limits whatever the texts, says where the rest is when something
+is left out, and mentions nobody but the person who asked and, in a refusal, those who may.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from bot import text
+from bot.access import Person
+from bot.intents import COMMAND, VERBS, Mistake, Role, Verb, verbs_of
+from bot.message import Block, Message
+from bot.views import buttons
+from bot.views.parts import SECTION_MAX, actions, context, fitted, pairs, said, section
+from eventstore import events as e
+from eventstore import views
+from eventstore.envelope import parse_at
+from eventstore.plain import as_on_terminal, duration, plain, shortened
+from eventstore.projections import results as tsv
+from eventstore.projections.program import ProgramVersion
+from eventstore.projections.run_state import Run, State
+from eventstore.projections.story import Attempt, Story, Training
+from eventstore.requests import Accepted
+from eventstore.settings import Slack
+
+ROWS_SHOWN = 15
+IDEAS_SHOWN = 25
+LOG_LINES = 50
+LOG_LINE_MAX = 300
+LINE_MAX = 300
+"""Characters of a description or a reason."""
+PROSE_MAX = 700
+"""Characters of a hypothesis or a rationale."""
+CODE_MAX = 8_000
+"""Characters of a diff or a log."""
+EDIT_MAX = 3_000
+"""Characters of the code beside the story of an experiment."""
+FILE_MAX_BYTES = 5_000_000
+
+MARKS = {"keep": "✅ keep", "discard": "▫️ discard", "crash": "❌ crash"}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A text file that goes with an answer, in UTF-8."""
+
+    name: str
+    title: str
+    data: bytes
+
+
+# ---------------------------------------------------------------- words
+
+
+_CLI = re.compile(r"`nightshift ([^`]*)`")
+_HERE = (
+    (re.compile(r"(status|start|pause|resume|stop)(( (?!--now|--watch)\S+)*)"), r"\1\2"),
+    (re.compile(r"stop( \S+)? --now"), r"stop now\1"),
+    (re.compile(r"idea list"), "ideas"),
+    (re.compile(r"experiment show(( \S+)*)"), r"experiment\1"),
+    (re.compile(r"experiment list"), "results"),
+    (re.compile(r"experiment (diff|log|approve|reject|veto|again)(( \S+)*)"), r"\1\2"),
+)
+
+
+def here(sentence: str) -> str:
+    """A sentence of the command line with the commands as they are typed in Slack, where Slack has them."""
+    return _CLI.sub(_typed_here, sentence)
+
+
+def _typed_here(match: re.Match[str]) -> str:
+    for pattern, typed in _HERE:
+        if found := pattern.fullmatch(match[1]):
+            return f"`{COMMAND} {found.expand(typed)}`"
+    return match[0]
+
+
+def number(value: float | None) -> str:
+    """A score as results.tsv writes it, or a dash."""
+    return "-" if value is None else f"{value:.6f}"
+
+
+def when(at: str) -> str:
+    """A time of the log on the reader's clocks, in mrkdwn; nothing for none."""
+    return text.date(parse_at(at)) if at else ""
+
+
+def _message(short: str, blocks: Sequence[Block], left_out: str = "") -> Message:
+    note = left_out or f"`{COMMAND} help` shows how to see it"
+    fitting = fitted(
+        blocks, lambda count: context(f"{count} more {'parts' if count > 1 else 'part'} left out: {note}.")
+    )
+    return Message(text=text.mrkdwn(short, LINE_MAX) or "-", blocks=tuple(fitting))
+
+
+def _mark(verdict: str | None) -> str:
+    return MARKS.get(verdict or "", verdict or "-")
+
+
+# ---------------------------------------------------------------- yes, no, not yet
+
+
+def sentence(words: str) -> Message:
+    """One sentence, untrusted parts in it or not; backticks make code."""
+    words = here(words)
+    return _message(words, [said(words)])
+
+
+def refused(why: str) -> Message:
+    """A request that cannot be served, with the reason of `eventstore.requests`."""
+    words = here(why).strip()
+    words = words[:1].upper() + words[1:]
+    return sentence(words if words.endswith((".", "?", "!")) else f"{words}.")
+
+
+def denied(why: str) -> Message:
+    """What a person may not, with the sentence of `bot.access.refusal`, which is mrkdwn and safe."""
+    return Message(text=why, blocks=(section(why),))
+
+
+def mistake(found: Mistake) -> Message:
+    """Words that were no command, with the usage of the one that was meant."""
+    blocks = [said(found.why)]
+    if found.near is not None:
+        blocks.append(said(f"`{found.near.usage}` - {found.near.help}. For example `{found.near.full_example}`."))
+    return _message(found.why, blocks)
+
+
+def failed(error_id: str) -> Message:
+    """Something broke on our side."""
+    return sentence(
+        f"Something went wrong here, and it is not known whether this was done: `{COMMAND} status` shows. "
+        f"Please quote {text.line(error_id, 100)} to whoever runs Nightshift; the bot's log says more under it."
+    )
+
+
+def not_recorded_yet() -> Message:
+    """The log did not take the request in time; how it ended is told later."""
+    return sentence(
+        "Not recorded yet: the log is slow just now. You are told here how it ends; please do not repeat it."
+    )
+
+
+def recorded(actor: str, words: str, loop: str | None) -> Message:
+    """
+    Tell the channel what someone asked for.
+
+    Args:
+        actor: As in the event.
+        words: The sentence of `outcome`.
+        loop: Who serves the workspace; None if nobody does, which is said.
+    """
+    blocks = [section(f"{text.person(actor)}: {text.mrkdwn(here(words), SECTION_MAX - 300)}")]
+    if loop is None:
+        blocks.append(context("No loop is running: it is read when one starts."))
+    return _message(words, blocks)
+
+
+def outcome(state: State, asked: Accepted, position: int, zone: str) -> str:
+    """
+    What was asked for, in one sentence or two, not escaped.
+
+    Args:
+        state: The workspace as it was judged, before the request.
+        position: Where the request stands in the log.
+        zone: Whose clocks are meant, for a person's own answer and for the channel's.
+    """
+    match asked.data:
+        case e.RunRequested() as data:
+            return _start_outcome(state, data, zone)
+        case e.BudgetChanged() as data:
+            return views.budget_change(asked.run, data, zone)
+        case e.IdeaSuggested(text=words):
+            return f"{views.idea_asked(state, position)} “{text.line(words, LINE_MAX)}”"
+        case e.IdeaWithdrawn(idea=idea) as data:
+            return f"{views.asked(asked.run, data)} {views.idea_still_asked(state, idea)}".strip()
+        case e.DigestScheduled(at=at, zone=of):
+            return f"The digest of this channel comes at {at} {of}, every day." if at else "No more digests here."
+        case e.KeepVetoed(why=why) | e.ProposalRejected(why=why) as data:
+            said_why = f" Because: {text.line(why, LINE_MAX)}" if why else ""
+            return views.asked(asked.run, data) + said_why
+        case data:
+            return views.asked(asked.run, data)
+
+
+def _start_outcome(state: State, data: e.RunRequested, zone: str) -> str:
+    limits = data.limits
+    found = [
+        f"{limits.experiments} experiments" if limits.experiments is not None else "",
+        f"until {views.limit_words(limits.until, zone)}" if limits.until is not None else "",
+        f"{limits.usd:.2f} usd" if limits.usd is not None else "",
+    ]
+    named = ", ".join(part for part in found if part)
+    from_ref = f" from {text.line(data.from_ref, 100)}" if data.from_ref != "HEAD" else ""
+    limited = f" ({named})" if named else ""
+    before = [run.tag for run in (state.active,) if run is not None] + state.queue
+    turn = f" It waits its turn behind {', '.join(before[:5])}." if before else ""
+    return f"Asked for the run {data.tag}{from_ref}{limited}.{turn}"
+
+
+# ---------------------------------------------------------------- status
+
+
+def status(view: views.Status, state: State, now: datetime, *, may: bool = True) -> Message:
+    """How things stand, with the buttons of the run that is told of if the asker *may* use them."""
+    run = view.run
+    if run is None:
+        return sentence("There is no run yet: `nightshift start TAG` asks for one.")
+    rows = status_rows(view, now)
+    blocks = [section(f"*{text.mrkdwn(run.tag, 100)}* is {run.status}{_because(run.why)}"), *pairs(rows)]
+    if run.last:
+        blocks.append(text.preformatted(verdict_lines(run.last), SECTION_MAX))
+    known = state.runs.get(run.tag)
+    if known is not None and may:
+        blocks += actions(buttons.of_run(state, known))
+    return _message(
+        f"{run.tag} is {run.status}", blocks, f"`nightshift status {_code(run.tag)}` on the machine tells all"
+    )
+
+
+def verdict_lines(last: Iterable[views.Verdict]) -> str:
+    """Verdicts as a table of fixed width, a line each."""
+    rows = [f"{v.experiment:>4}  {v.verdict:<9}  {number(v.score):>10}  {shortened(v.description, 100)}" for v in last]
+    return "\n".join(rows)
+
+
+def status_rows(view: views.Status, now: datetime) -> list[tuple[str, str]]:
+    """The status as names and values in mrkdwn."""
+    run = view.run
+    found = [
+        ("loop", "" if view.loop is not None else "no loop is running: `nightshift loop` on the machine starts one")
+    ]
+    if run is not None:
+        found += run_rows(run, now)
+        found += [
+            ("queue", f"{text.mrkdwn(q.tag, 100)}, asked by {text.person(q.asked_by)}")
+            for q in view.queue[:5]
+            if q.tag != run.tag
+        ]
+        if len(view.queue) > 5:
+            found.append(("queue", f"and {len(view.queue) - 5} more"))
+    if view.ideas:
+        found.append(("ideas", f"{view.ideas} open: `{COMMAND} ideas`"))
+    found += [
+        ("trouble", f"⚠️ {trouble.kind}: {text.mrkdwn(trouble.what, LINE_MAX)} (since {when(trouble.since)})")
+        for trouble in view.troubles
+    ]
+    return found
+
+
+def run_rows(run: views.RunView, now: datetime) -> list[tuple[str, str]]:
+    """One run as names and values in mrkdwn."""
+    found = [("asked by", f"{text.person(run.asked_by)} at {when(run.asked_at)}")]
+    if run.started_at is not None:
+        end = parse_at(run.finished_at) if run.finished_at is not None else now
+        found += [
+            ("since", f"{when(run.started_at)}, {duration((end - parse_at(run.started_at)).total_seconds())}"),
+            ("best", text.mrkdwn(best_words(run), LINE_MAX)),
+            ("so far", counts_words(run)),
+        ]
+    found.append(("left", " · ".join(_left(spent) for spent in run.limits)))
+    if run.money is not None:
+        found.append(("money", _money(run.money)))
+    if run.proposer is not None:
+        found.append(("proposer", text.mrkdwn(_proposing(run.proposer), LINE_MAX)))
+    if run.idle is not None:
+        found.append(("idle", f"{run.idle.share:.1%} of the time between trainings"))
+    unapproved = {one.experiment for one in run.waiting}
+    at_work = [one for one in run.at_work if one.experiment not in unapproved]
+    found += [("at work", text.mrkdwn(_at_work(one), LINE_MAX)) for one in at_work[:8]]
+    found += [
+        ("approval", f"⏸️ experiment {one.experiment} waits: {text.mrkdwn(one.description, LINE_MAX)}")
+        for one in run.waiting[:8]
+    ]
+    found += [("asked", text.mrkdwn(words, LINE_MAX)) for words in run.asked[:8]]
+    return found
+
+
+def best_words(run: views.RunView) -> str:
+    """The best of a run and its gain in one line, not escaped."""
+    best = run.best
+    if best is None:
+        return "no score yet"
+    if best.gain is None:
+        return f"{run.metric} {number(best.score)}, the baseline"
+    share = f", {best.gain / abs(best.baseline):.2%} better" if best.baseline else ""
+    return (
+        f"{run.metric} {number(best.score)}, experiment {best.experiment} "
+        f"(gain {number(best.gain)} over the baseline {number(best.baseline)}{share})"
+    )
+
+
+def counts_words(run: views.RunView) -> str:
+    """The verdicts of a run in one line."""
+    total = f"{run.verdicts} experiment{'s' * (run.verdicts != 1)}"
+    return f"{total}: {run.kept} kept, {run.discarded} discarded, {run.crashed} crashed"
+
+
+def _left(spent: views.Spent) -> str:
+    if isinstance(spent.limit, str):
+        return f"{duration(spent.left)} until {when(spent.limit)}"
+    if spent.name == "usd":
+        return f"{spent.left:.2f} of {spent.limit:.2f} usd"
+    return f"{spent.left:g} of {spent.limit} experiments"
+
+
+def _money(money: views.Money) -> str:
+    limit = f" of {money.limit:.2f}" if money.limit is not None else ""
+    words = f"{money.spent:.2f}{limit} usd spent"
+    if money.unknown:
+        words += ", and more at unknown prices"
+    if money.open:
+        words += f"; open asks may still cost {money.open:.2f}"
+    return words + ("; the next ask does not fit into what is left" if money.is_out else "")
+
+
+def _proposing(proposer: views.Proposing) -> str:
+    words = proposer.kind
+    if proposer.failure is not None:
+        often = f"{proposer.failures} times in a row" if proposer.failures > 1 else "once"
+        words += f": {proposer.failure_words}, {often}"
+    if proposer.stand_in is not None:
+        words += f"; the {proposer.stand_in} stands in"
+        words += f", but has nothing more ({proposer.stand_in_exhausted})" if proposer.stand_in_exhausted else ""
+    return words + ("; nothing stands in, so the run waits for it" if proposer.is_waiting else "")
+
+
+def _at_work(one: views.AtWork) -> str:
+    seconds = f" for {duration(one.seconds)}" if one.seconds is not None else ""
+    return f"experiment {one.experiment} {one.stage}{seconds}" + (f": {one.description}" if one.description else "")
+
+
+def _because(why: str) -> str:
+    return f" ({text.mrkdwn(why, LINE_MAX)})" if why else ""
+
+
+# ---------------------------------------------------------------- results
+
+
+def results(tag: str, metric: str, rows: Sequence[tsv.Row], content: str) -> tuple[Message, File | None]:
+    """
+    The last rows, and results.tsv whole as a file; no file while there is no row.
+
+    Args:
+        content: The text of results.tsv.
+    """
+    if not rows:
+        return sentence(f"The run {tag} has no verdict yet."), None
+    data = content.encode("utf-8", "replace")
+    name = f"results-{tag}.tsv"
+    shown = rows[-ROWS_SHOWN:]
+    lines = [f"   #  {'verdict':<8}  {text.line(metric, 12):>12}  {'gain':>10}  description"]
+    lines += [_row(row) for row in shown]
+    first = f"the last {len(shown)} of {len(rows)}" if len(rows) > len(shown) else f"all {len(rows)}"
+    follows = (
+        f"The file {text.mrkdwn(name, 100)} follows."
+        if len(data) <= FILE_MAX_BYTES
+        else f"results.tsv is too large for here: `nightshift results {_code(tag)}` on the machine prints it."
+    )
+    blocks = [
+        section(f"*{text.mrkdwn(tag, 100)}*: {first} results"),
+        text.preformatted("\n".join(lines), 9_000),
+        context(follows),
+    ]
+    file = File(name, f"results.tsv of {tag}", data) if len(data) <= FILE_MAX_BYTES else None
+    return _message(f"{tag}: {first} results", blocks), file
+
+
+def _row(row: tsv.Row) -> str:
+    gain = "-" if row.gain is None else f"{row.gain:+.6f}"
+    return (
+        f"{row.experiment:>4}  {row.status:<8}  {number(row.score):>12}  {gain:>10}  {shortened(row.description, 100)}"
+    )
+
+
+# ---------------------------------------------------------------- one experiment
+
+
+def experiment(
+    state: State,
+    run: Run,
+    story: Story,
+    row: tsv.Row | None,
+    loop: str | None,
+    ideas: Mapping[int, e.IdeaSuggested],
+    *,
+    may: bool = True,
+) -> Message:
+    """
+    The story of one experiment, with the buttons of what can be asked of it.
+
+    Args:
+        row: Its row of results.tsv; None while it has no verdict.
+        loop: Who serves the workspace.
+        ideas: Those that it was asked to use, by position, each with whom to credit in `by`.
+        may: Whether the asker may use the buttons.
+    """
+    tag, n = text.mrkdwn(run.tag, 100), story.experiment
+    title = "The baseline" if n == 0 else f"Experiment {n}"
+    description = f"\n{text.mrkdwn(row.description if row else _described(story), LINE_MAX)}" if n else ""
+    blocks = [section(f"*{title}* of {tag}: {_now_is(run, story, row, loop)}{description}")]
+    blocks += pairs(_meant(story, ideas))
+    blocks += pairs(_made(story))
+    blocks += pairs(_ended(story, row))
+    if story.edits and not story.attempts:
+        blocks.append(text.preformatted(views.edit_text(story.edits), EDIT_MAX))
+    asked = actions(buttons.of_experiment(state, run.tag, n) if may else [])
+    of_tag = f"{n} --tag {_code(run.tag)}"
+    note = context(f"The code: `{COMMAND} diff {of_tag}` · its log: `{COMMAND} log {of_tag}`")
+    left_out = f"`nightshift experiment show {of_tag}` on the machine tells all"
+    told = fitted(
+        blocks,
+        lambda count: context(f"{count} more {'parts' if count > 1 else 'part'} left out: {left_out}."),
+        most=50 - len(asked) - 1,
+        size=10_000,
+    )
+    short = f"{title} of {run.tag}: {row.status if row else 'no verdict yet'}"
+    return Message(text=text.mrkdwn(short, LINE_MAX), blocks=(*told, *asked, note))
+
+
+def _described(story: Story) -> str:
+    return story.proposals[0].description if story.proposals else ""
+
+
+def _now_is(run: Run, story: Story, row: tsv.Row | None, loop: str | None) -> str:
+    if row is not None:
+        return _mark(row.status)
+    if story.abandoned is not None:
+        return "abandoned"
+    known = run.experiments.get(story.experiment)
+    if known is None:
+        return "the run ended before its verdict"
+    return text.mrkdwn(views.stage(known, loop, awaits_approval=run.awaits_approval(known)), LINE_MAX)
+
+
+def _meant(story: Story, ideas: Mapping[int, e.IdeaSuggested]) -> list[tuple[str, str]]:
+    """Who proposed it and why."""
+    found: list[tuple[str, str]] = []
+    if story.asks and story.asks[0].again_of is not None:
+        found.append(("again", f"the edit of experiment {story.asks[0].again_of}, taken up again"))
+    proposal = story.proposal
+    if proposal is not None:
+        asked = story.asked(proposal.ask)
+        by = " · ".join(part for part in (asked.kind if asked else "", proposal.model) if part)
+        found += [
+            ("hypothesis", text.mrkdwn(proposal.hypothesis, PROSE_MAX)),
+            ("expected", text.mrkdwn(proposal.expected_effect, PROSE_MAX)),
+            ("rationale", text.mrkdwn(proposal.rationale, PROSE_MAX)),
+            ("by", text.mrkdwn(by, 150)),
+        ]
+    answered = {answer.idea: answer for answer in story.ideas}
+    for position in list(dict.fromkeys(asked.idea for asked in story.asks if asked.idea is not None))[:5]:
+        idea, answer = ideas.get(position), answered.get(position)
+        whose = f" of {_credited(idea.by)}: {text.mrkdwn(idea.text, LINE_MAX)}" if idea is not None else ""
+        used = "asked for" if answer is None else "used" if answer.used else "not used"
+        found.append(("idea", f"{position}{whose} ({used})"))
+    found += [
+        ("ask failed", text.mrkdwn(f"{views.failure_words(failed.failure)}: {failed.why}", LINE_MAX))
+        for failed in story.failures[-3:]
+    ]
+    cost = story.cost
+    if cost.usd or cost.calls:
+        unknown = " and more at unknown prices" if cost.unknown else ""
+        found.append(("cost", f"{cost.usd:.4f} usd{unknown}, {duration(cost.seconds)}"))
+    for name, word in (("approved", story.approved), ("rejected", story.rejected)):
+        if word is not None:
+            found.append((name, f"by {text.person(word.actor)} at {when(word.at)}{_because(word.why)}"))
+    return found
+
+
+def _made(story: Story) -> list[tuple[str, str]]:
+    """What was made of it: attempts and trainings."""
+    found: list[tuple[str, str]] = []
+    for attempt in story.attempts[-4:]:
+        found.append(("attempt", _attempt(attempt)))
+        found += [("training", text.mrkdwn(_training(one), LINE_MAX)) for one in attempt.trainings[-3:]]
+        if attempt.guard is not None:
+            found.append(("guard", f"{attempt.guard.result} in {attempt.guard.seconds:.1f} s"))
+    return found
+
+
+def _attempt(attempt: Attempt) -> str:
+    prepared = attempt.prepared
+    kind = {"first": "", "repair": ", a repair", "rebase": ", put on a newer tip"}[prepared.step]
+    commit = f", commit {attempt.committed.commit[:7]}" if attempt.committed is not None else ""
+    return f"{prepared.attempt}{kind}, +{prepared.lines_added} -{prepared.lines_removed} lines{commit}"
+
+
+def _training(training: Training) -> str:
+    finished, scored = training.finished, training.scored
+    words = f"seed {training.seed}: "
+    if finished is None:
+        return words + "not finished"
+    memory = f", {finished.peak_memory_mb:.0f} MB" if finished.peak_memory_mb is not None else ""
+    words += f"{finished.outcome} in {finished.seconds:.1f} s{memory}" + (f" ({finished.why})" if finished.why else "")
+    return f"{words}; score {number(scored.score)}" if scored is not None and scored.score is not None else words
+
+
+def _ended(story: Story, row: tsv.Row | None) -> list[tuple[str, str]]:
+    """How it was judged."""
+    found: list[tuple[str, str]] = []
+    decided = story.decided
+    if decided is not None:
+        standing = "" if decided.verdict != "keep" else f", {decided.standing.replace('_', ' ')}"
+        gain = f", gain {decided.gain:+.6f}" if decided.gain is not None else ""
+        if decided.score is not None:
+            found.append(("score", f"{number(decided.score)} (best before: {number(decided.best_before)}{gain})"))
+        found.append(("verdict", f"{decided.verdict}{standing}, {when(story.decided_at)}"))
+        found.append(("reason", text.mrkdwn(decided.reason, LINE_MAX)))
+    elif story.abandoned is not None:
+        found.append(("abandoned", f"{text.mrkdwn(story.abandoned.why, LINE_MAX)}, {when(story.decided_at)}"))
+    if row is not None and row.vetoed is not None:
+        word = story.vetoes.get(row.vetoed)
+        by = f", asked by {text.person(word.actor)}{_because(word.why)}" if word is not None else ""
+        found.append(("taken back", f"off the branch by the veto of {row.vetoed}{by}"))
+    elif (word := story.vetoes.get(story.experiment)) is not None:
+        found.append(("veto", f"asked by {text.person(word.actor)}{_because(word.why)}; the loop has not served it"))
+    if story.taken_up_as:
+        found.append(("taken up", "as experiment " + ", ".join(map(str, story.taken_up_as[:10]))))
+    return found
+
+
+def diff(story: Story) -> Message:
+    """What an experiment changes, against the commit it was built on; of one never applied, its edit."""
+    tag, n = story.tag, story.experiment
+    what = f"What experiment {n} of {tag} changes"
+    if story.attempts:
+        code = story.attempts[-1].prepared.diff
+    elif story.edits:
+        code = views.edit_text(story.edits)
+        what = f"What experiment {n} of {tag} proposes to change; it was never applied"
+    else:
+        return sentence(f"Experiment {n} of {tag} was never applied and has no proposal, so there is no diff.")
+    if not code:
+        return sentence(f"Experiment {n} of {tag} changes nothing.")
+    blocks = [said(f"{what}:"), text.preformatted(code, CODE_MAX)]
+    if len(plain(code)) > CODE_MAX:
+        blocks.append(said(f"Cut here: `nightshift experiment diff {n} --tag {tag}` on the machine prints all of it."))
+    return _message(what, blocks)
+
+
+def log_tail(story: Story, log: str | None = None) -> Message:
+    """
+    The end of what the newest training printed.
+
+    Args:
+        log: The log file's text, or its end; None where only the tail that the event log keeps is known.
+    """
+    tag, n = story.tag, story.experiment
+    found = log if log is not None else _tail(story)
+    if found is None:
+        return sentence(f"Experiment {n} of {tag} has no finished training yet.")
+    lines = as_on_terminal(found)[-LOG_LINES:]
+    if not any(line.strip() for line in lines):
+        return sentence(f"The training of experiment {n} of {tag} printed nothing.")
+    kept = [shortened(line, LOG_LINE_MAX) for line in lines]
+    while sum(len(line) + 1 for line in kept) > CODE_MAX:
+        kept.pop(0)
+    what = f"The last {len(kept)} line{'s' * (len(kept) != 1)} of the training of experiment {n} of {tag}"
+    rest = f"`nightshift experiment log {n} --tag {tag} --all` on the machine prints all of it."
+    return _message(what, [said(f"{what}:"), text.preformatted("\n".join(kept), CODE_MAX + 1), said(rest)])
+
+
+def _tail(story: Story) -> str | None:
+    trainings = [training for attempt in story.attempts for training in attempt.trainings]
+    return next((one.finished.tail for one in reversed(trainings) if one.finished is not None), None)
+
+
+# ---------------------------------------------------------------- ideas, program, digest
+
+
+def ideas(found: Sequence[views.IdeaLine]) -> Message:
+    """The ideas, open ones first, the newest of each kind first."""
+    if not found:
+        return sentence(f"There is no idea yet: `{COMMAND} idea TEXT` puts one into the queue.")
+    waiting = [one for one in found if one.state == "open"]
+    over = [one for one in found if one.state != "open"]
+    shown = (waiting[::-1] + over[::-1])[:IDEAS_SHOWN]
+    blocks = [section(f"*Ideas*: {len(waiting)} open, {len(over)} answered"), *map(_idea, shown)]
+    if len(found) > len(shown):
+        blocks.append(context(f"{len(found) - len(shown)} more: `nightshift idea list --all` on the machine."))
+    return _message(f"Ideas: {len(waiting)} open", blocks, "`nightshift idea list --all` on the machine lists all")
+
+
+def _idea(one: views.IdeaLine) -> Block:
+    return section(f"*{one.position}* {text.mrkdwn(one.text, LINE_MAX)}\n{idea_words(one)}")
+
+
+def _credited(by: str) -> str:
+    """Whose idea it is: an actor, or a name that someone typed."""
+    return text.person(by) if by.startswith(("slack:", "cli:")) else text.mrkdwn(by, 80)
+
+
+def idea_words(one: views.IdeaLine) -> str:
+    """Whose idea it is and what became of it, in mrkdwn."""
+    by = f"by {_credited(one.by)} at {when(one.at)}"
+    if one.state == "used":
+        return f"{by} · used in {one.experiment} of {text.mrkdwn(one.run or '', 100)}: {_mark(one.verdict)}"
+    if one.state == "declined":
+        return f"{by} · declined in {one.experiment}: {text.mrkdwn(one.why or 'it did not say why', LINE_MAX)}"
+    return f"{by} · {one.state}"
+
+
+def program(version: ProgramVersion | None) -> Message:
+    """The text of program.md that is in force."""
+    if version is None:
+        return sentence("No program.md is known yet: the first run reads it.")
+    title = f"program.md {version.hash[:8]} by {text.person(version.actor)} at {when(version.at)}"
+    blocks = [section(title), text.preformatted(version.text, CODE_MAX)]
+    if len(version.text) > CODE_MAX:
+        blocks.append(said("Cut here: `nightshift program show` on the machine prints all of it."))
+    return _message(f"program.md {version.hash[:8]}", blocks)
+
+
+def digest_hour(at: str | None, zone: str, next_at: datetime | None, last_link: str | None) -> Message:
+    """
+    When the channel gets its digest.
+
+    Args:
+        at: HH:MM; None if it is off.
+        next_at: The next one, if that is known.
+        last_link: A link of Slack's to the last one.
+    """
+    if at is None:
+        words = f"This channel gets no digest: `{COMMAND} digest at 08:00` sets an hour."
+    else:
+        next_one = f", next {text.date(next_at)}" if next_at is not None else ""
+        words = f"This channel gets its digest at {at} {text.mrkdwn(zone, 60)}{next_one}."
+    shown = link(last_link or "", "here")
+    last = f" The last one is {shown}." if shown else ""
+    return Message(text=words + last, blocks=(section(words + last),))
+
+
+def link(url: str, words: str) -> str:
+    """A link of Slack's own in mrkdwn; empty for what is none."""
+    return f"<{url}|{words}>" if re.fullmatch(r"https?://[^\s<>|\"]{1,500}", url) else ""
+
+
+# ---------------------------------------------------------------- whoami, help
+
+
+MAY: Mapping[Role | None, str] = {
+    None: "nothing",
+    "look": "look",
+    "operate": "look, and start, steer and stop runs",
+    "admin": "everything: also edit program.md and set the digest's hour",
+}
+
+
+def whoami(person: Person, role: Role | None, slack: Slack, channel: str | None, zone: str) -> Message:
+    """Who the asker is to the bot, with the ids that nightshift.toml takes."""
+    groups = sorted(person.groups & {*slack.admins, *slack.operators})
+    rows = [
+        ("you", f"<@{person.user}>, `{person.user}`"),
+        ("workspace", f"`{person.team}`"),
+        ("groups", ", ".join(f"`{group}`" for group in groups)),
+        ("channel", f"`{channel}`" if channel else ""),
+        ("role", f"{role or 'none'}: you may {MAY[role]}"),
+        ("your zone", f"{text.mrkdwn(zone, 60)}, in which a time such as 08:00 is read"),
+    ]
+    return _message(f"You are {person.user}; you may {MAY[role]}.", pairs(rows))
+
+
+def help_all(role: Role | None) -> Message:
+    """Every command, in groups by who may, with what the asker may not marked so."""
+    blocks: list[Block] = [section(f"What can be typed behind `{COMMAND}`. You may {MAY[role]}.")]
+    for needed, title in (("look", "Everyone may"), ("operate", "Operators may"), ("admin", "Admins may")):
+        lines = [f"`{_code(verb.usage)}`  {text.escape(verb.help)}" for verb in VERBS if verb.role == needed]
+        blocks += _paragraphs([f"*{title}*", *lines])
+    blocks.append(context("N is an experiment's number; without `--tag` the active run is meant, else the newest."))
+    return _message("What Nightshift understands", blocks)
+
+
+def help_verb(word: str) -> Message:
+    """One command: its usage, what it does, who may, an example."""
+    return _message(f"{COMMAND} {word}", [block for verb in verbs_of(word) for block in _verb(verb)])
+
+
+def _verb(verb: Verb) -> Iterable[Block]:
+    who = {"look": "everyone of the workspace", "operate": "operators and admins", "admin": "admins"}[verb.role]
+    yield section(
+        f"`{_code(verb.usage)}`\n{text.escape(verb.help[:1].upper() + verb.help[1:])}. For {who}.\n"
+        f"Example: `{_code(verb.full_example)}`"
+    )
+
+
+def _code(words: str) -> str:
+    """Words that stand between backticks in mrkdwn."""
+    return text.escape(text.line(words, 150).replace("`", "'"))
+
+
+def _paragraphs(lines: Sequence[str]) -> list[Block]:
+    """Lines of mrkdwn in as few sections as they fit."""
+    found: list[str] = []
+    for line in lines:
+        if found and len(found[-1]) + len(line) + 1 <= SECTION_MAX:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+    return [section(part) for part in found]
