@@ -5,9 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= auto
 
-.PHONY: demo test test-all check setup bench clean
+.PHONY: demo test test-all check setup bench clean bubblewrap
 
-setup: $(STAMP)
+setup: $(STAMP) bubblewrap
+
+# What holds an experiment. Without it landlock alone does, and its tests fail unless NIGHTSHIFT_NO_BWRAP=1.
+bubblewrap:
+	@command -v bwrap >/dev/null || [ "$$(uname)" != Linux ] || [ "$$NIGHTSHIFT_NO_BWRAP" = 1 ] || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y bubblewrap >/dev/null; } || \
+	echo "Install bubblewrap (Debian, Ubuntu: sudo apt-get install bubblewrap): experiments are held by less without it."
 
 # The stamp holds the checksums of what was installed from, so a touched but equal file installs nothing again.
 $(STAMP): pyproject.toml constraints.txt setup.py

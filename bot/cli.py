@@ -27,6 +27,7 @@ from eventstore.console import guarded as guarded_by_eventstore
 from eventstore.envelope import format_at
 from eventstore.errors import EventstoreError
 from eventstore.files import replace_file
+from eventstore.hidden import hide
 from eventstore.home import Home
 from eventstore.plain import plain
 from eventstore.views import as_json as as_json_text
@@ -112,6 +113,7 @@ def bot_command(
     if sandbox_workspace:
         asyncio.run(_try_out(home, settings))
         return
+    hide()
     _log_to_stderr(tokens(), verbose)
     asyncio.run(_serve(home, settings, once=once is not None))
 

@@ -123,7 +123,7 @@ class LoopStarted(Data, frozen=True):
     """A loop took the lock of this workspace and serves it.
 
     pid_started is the process's start time in seconds since the epoch; with boot_id and pid it names
-    one process for ever. sandbox says what isolation was found ("none" until there is one).
+    one process for ever. sandbox says what isolation there is at best.
     """
 
     TYPE: ClassVar[str] = "loop.started"

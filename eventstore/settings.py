@@ -46,6 +46,10 @@ Until = Annotated[
 ]
 Day = Annotated[str, Meta(title="a date in quotes such as '2026-09-01'")]
 Word = Annotated[str, Meta(title="one word without spaces or colons such as 'val_bpb'")]
+Folders = Annotated[
+    tuple[Annotated[str, Meta(min_length=1)], ...],
+    Meta(title="a list of paths such as ['/data', '~/.config/tool']"),
+]
 Names = Annotated[tuple[str, ...], Meta(title="a list of names of environment variables such as ['MY_API_KEY']")]
 Choices = Annotated[
     tuple[Scalar, ...], Meta(min_length=1, title="a list of numbers, texts or true/false such as [2, 4, 8]")
@@ -180,12 +184,24 @@ class Devices(Table, frozen=True):
 
 
 class Sandbox(Table, frozen=True):
-    """How training is isolated."""
+    """How experiments and guards are isolated. `nightshift doctor` says what this machine offers."""
 
     mode: Annotated[
         Literal["required", "best", "off"],
         "`required`: no run without full isolation, `best`: as much as this machine offers, `off`: none",
     ] = "best"
+    read: Annotated[
+        Folders,
+        "what they may read besides the system, Python and the prepared corpus, such as a folder of data; what is not "
+        "absolute lies in the workspace",
+    ] = ()
+    network: Annotated[bool, "whether they may use the network"] = False
+    memory_mb: Annotated[
+        Count | None, "memory that one of them may hold, in MiB; absent: nine tenths of the machine's"
+    ] = None
+    processes: Annotated[Count, "processes and threads that one of them may have at once"] = 4096
+    disk_mb: Annotated[Count, "size that its work folder, and one file, may have, in MiB"] = 65_536
+    tmp_mb: Annotated[Count, "size of its /tmp and of its /dev/shm, in MiB; both are in memory"] = 1024
 
 
 class Slack(Table, frozen=True):
@@ -277,6 +293,10 @@ class Agent(Table, frozen=True):
     timeout_s: Annotated[Positive, "wall clock in seconds for one proposal"] = 600.0
     network: Annotated[bool, "whether it may use the network"] = False
     secrets: Annotated[Names, "environment variables it may see"] = ()
+    sandbox: Annotated[bool, "whether it is isolated as experiments are, by `sandbox.mode`"] = False
+    files: Annotated[
+        Folders, "with `sandbox`: what it may read and write besides its folder, such as its settings and its login"
+    ] = ()
 
 
 class ScriptedProposals(Table, frozen=True):
@@ -669,7 +689,6 @@ def _glob(pattern: str) -> re.Pattern[str]:
 NOT_BUILT: dict[str, tuple[tuple[str, ...], str]] = {
     "objective.score": (("sealed",), "'stdout' or 'json'"),
     "verdict.rule": (("confirm",), "'strict'"),
-    "sandbox.mode": (("required",), "'best' or 'off'"),
 }
 """Values that are valid but that no run can start with yet, and what to set instead."""
 

@@ -22,6 +22,7 @@ from eventstore import settings as st
 from eventstore.checks import Report, text
 from eventstore.console import Asked, ask, console, fail, new_id, now, open_home, read_state, say, until_utc
 from eventstore.console import guarded as guarded_by_eventstore
+from eventstore.hidden import hide
 from eventstore.home import Home
 from eventstore.views import as_json as as_json_text
 from eventstore.zone import local_zone
@@ -191,7 +192,8 @@ def loop_command(ctx: click.Context, until_idle: bool, check: bool, as_json: boo
     """
     home = open_home(ctx)
     if check:
-        _show_report(asyncio.run(doctor.loop_checks(home, os.environ)), as_json)
+        _show_report(asyncio.run(doctor.loop_checks(home, os.environ, try_sandbox=True)), as_json)
+    hide()
     with home.hold():
         sys.exit(asyncio.run(serve(home, until_idle=until_idle, out=console())))
 
@@ -222,6 +224,7 @@ def up_command(ctx: click.Context) -> None:
     names = ["loop", "bot"] if any(os.environ.get(name) for name in TOKENS) else ["loop"]
     if "bot" not in names:
         click.echo(f"No Slack: neither {TOKENS[0]} nor {TOKENS[1]} is set, so the loop runs alone (docs/slack.md).")
+    hide()
     words = _nightshift(home)
     programs = [Program(name, (*words, name), environment_of(name, os.environ)) for name in names]
     sys.exit(asyncio.run(_supervise(Supervisor(programs, home.root, say))))

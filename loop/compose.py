@@ -24,6 +24,7 @@ from eventstore.envelope import Event
 from eventstore.follow import Bell
 from eventstore.home import Home
 from eventstore.worker import Worker
+from loop.effects import views
 from loop.effects.hands import Around, Means
 from loop.errors import BadScript, CannotPropose
 from loop.proposers.base import Proposer
@@ -35,6 +36,8 @@ from loop.shell import Shell
 from loop.workspace import Workspace
 from trainer.executors.local import LocalExecutor
 from trainer.marks import kill_marked
+from trainer.process import machine
+from trainer.sandbox import plan
 
 
 async def serve(
@@ -64,7 +67,7 @@ async def serve(
             jitter=random.random,
             new_id=new_id,
             read_at=lambda position: _read_at(log, position),
-            about={"host": platform.node(), "sandbox": "none", "versions": versions()},
+            about={"host": platform.node(), "versions": versions()},
         )
         screen = Screen(out, time.monotonic, live_from=(await log.head()).position)
         shell = Shell(log, around, bell, f"loop@{platform.node()}", screen.on_event)
@@ -126,6 +129,7 @@ def _agent(settings: st.Settings, means: Means) -> Proposer:
         checkout=means.checkout,
         mark_of=means.mark_of,
         environ=os.environ,
+        view=views.of_agent(settings, Home(means.root)),
     )
 
 
@@ -145,7 +149,7 @@ def started_event() -> e.LoopStarted:
         pid=process.pid,
         pid_started=process.create_time(),
         nightshift=importlib.metadata.version("nightshift"),
-        sandbox="none",
+        sandbox=plan.words("best", machine()),
     )
 
 

@@ -22,11 +22,13 @@ from eventstore.errors import EventstoreError
 from eventstore.home import Home
 from eventstore.store import Store
 from loop import preflight
+from loop.effects import views
 from loop.errors import WorkspaceError
 from loop.supervise import Program, environment_of
 from loop.workspace import PROGRAM_FILE, Workspace
 from trainer.errors import TrainerError
-from trainer.process import network_cut_problem, run_command
+from trainer.process import machine, network_cut_problem, run_command
+from trainer.sandbox import plan, selftest
 from trainer.service import Service
 from trainer.spec import CommandSpec
 
@@ -61,12 +63,18 @@ print(json.dumps(found))
 # ---------------------------------------------------------------- the loop's part
 
 
-async def loop_checks(home: Home, environ: Mapping[str, str]) -> Report:
-    """Look at everything that the loop needs. *environ* is its environment."""
-    return report([check async for check in _loop_checks(home, environ)])
+async def loop_checks(home: Home, environ: Mapping[str, str], *, try_sandbox: bool = False) -> Report:
+    """
+    Look at everything that the loop needs.
+
+    Args:
+        environ: Its environment.
+        try_sandbox: Try to get out of the sandbox in every known way: some seconds more.
+    """
+    return report([check async for check in _loop_checks(home, environ, try_sandbox)])
 
 
-async def _loop_checks(home: Home, environ: Mapping[str, str]) -> AsyncIterator[Check]:
+async def _loop_checks(home: Home, environ: Mapping[str, str], try_sandbox: bool) -> AsyncIterator[Check]:
     yield _python()
     settings, said = _settings(home)
     yield said
@@ -79,6 +87,8 @@ async def _loop_checks(home: Home, environ: Mapping[str, str]) -> AsyncIterator[
     yield _log(home)
     yield _running(home)
     yield _network(settings)
+    async for check in _sandbox(home, settings, environ, try_sandbox):
+        yield check
     async for check in _machine(home, settings):
         yield check
     if settings is not None and settings.proposer.kind in ("claude", "agent"):
@@ -161,6 +171,35 @@ def _network(settings: st.Settings | None) -> Check:
     if settings is not None and settings.proposer.kind == "agent" and not settings.agent.network:
         return not_ok("network cut", problem, "or set agent.network = true, if the agent may use the network")
     return note("network cut", problem)
+
+
+async def _sandbox(
+    home: Home, settings: st.Settings | None, environ: Mapping[str, str], try_it: bool
+) -> AsyncIterator[Check]:
+    """What holds an experiment here, and what each attempt to get out of it got."""
+    mode = settings.sandbox.mode if settings is not None else "best"
+    here = machine()
+    held = plan.words(mode, here)
+    if why := plan.refusal(mode, here):
+        yield not_ok("sandbox", why, plan.REMEDY)
+        return
+    weak = plan.weakness(mode, here)
+    yield note("sandbox", f"{held}: {weak}") if weak else ok("sandbox", held)
+    if not try_it or settings is None or mode == "off":
+        return
+    view = views.of_experiment(settings, home, home.state / "selftest", environ)
+    unreadable = {"the log": [home.log_path], "the checkout": [home.settings_path], "other runs": [home.state / "runs"]}
+    try:
+        rows = await selftest.table(view, unreadable, home.mark_id)
+    except TrainerError as error:
+        yield not_ok("sandbox", f"nothing can be started in it ({error})", plan.REMEDY)
+        return
+    for row in rows:
+        what = f"sandbox: {row.what}"
+        if row.held:
+            yield ok(what, row.got)
+        else:
+            yield note(what, f"NOT HELD: {row.got}") if weak else not_ok(what, f"NOT HELD: {row.got}", plan.REMEDY)
 
 
 async def _machine(home: Home, settings: st.Settings | None) -> AsyncIterator[Check]:

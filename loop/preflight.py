@@ -25,7 +25,8 @@ from loop.errors import EditRefused, WorkspaceError
 from loop.policy import Guard, Policy
 from loop.proposers.sweep import missing_constants
 from loop.workspace import Workspace
-from trainer.process import network_cut_problem
+from trainer.process import machine, network_cut_problem
+from trainer.sandbox import plan
 
 SETTINGS_FILE = "nightshift.toml"
 PROGRAM_FILE = "program.md"
@@ -73,6 +74,7 @@ def check(root: Path, workspace: Workspace, request: e.RunRequested, now: dateti
         _check_command("guard.command", settings.guard.command, workspace, base)
     _check_sweep(workspace, settings, base)
     _check_agent(workspace, settings, base)
+    _check_sandbox(settings)
     limits = _limits(settings, request, now)
     check_money(settings, limits.usd)
     check_disk(root)
@@ -246,6 +248,12 @@ def _check_agent(workspace: Workspace, settings: st.Settings, base: str) -> None
             f"the agent is to run without network, and this machine cannot cut it off ({problem})",
             "set agent.network = true, if it may use the network",
         )
+
+
+def _check_sandbox(settings: st.Settings) -> None:
+    """Raise `Refusal` if full isolation is required and not to be had here."""
+    if settings.sandbox.mode == "required" and (why := plan.refusal("required", machine())):
+        raise Refusal("sandbox", why, "`nightshift doctor` tries it out")
 
 
 def _check_sweep(workspace: Workspace, settings: st.Settings, base: str) -> None:

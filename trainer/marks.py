@@ -77,6 +77,27 @@ class Tree:
         """Memory that the tree holds now; pages shared by two processes count in both."""
         return sum(_resident(process) for process in [self.root, *self._family()])
 
+    def proportional_bytes(self) -> int:
+        """Memory that the tree holds now, a page that several processes share divided by their number. It walks all
+        their pages: a millisecond for some hundred MB."""
+        return sum(_proportional(process) for process in [self.root, *self._family()])
+
+    def tasks(self) -> int:
+        """Processes and threads of the tree, the root's own among them."""
+        return sum(_tasks(process) for process in [self.root, *self._family()])
+
+    def nameless_bytes(self) -> int:
+        """Memory in files without a name that processes of the tree have open; it shows in no process's own."""
+        found: dict[tuple[int, int], int] = {}
+        for process in [self.root, *self._family()]:
+            with contextlib.suppress(OSError):
+                for descriptor in os.scandir(f"/proc/{process.pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        if os.readlink(descriptor.path).startswith("/memfd:"):  # noqa: PTH115
+                            file = os.stat(descriptor.path)  # noqa: PTH116
+                            found[file.st_dev, file.st_ino] = file.st_blocks * 512
+        return sum(found.values())
+
     def living(self) -> list[psutil.Process]:
         """Every process of the tree that is alive, but for the root. It reads all of /proc: some milliseconds."""
         found = {process.pid: process for process in self._family()}
@@ -145,6 +166,20 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except GONE:
         return []
+
+
+def _proportional(process: psutil.Process) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{process.pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
+            line = next((line for line in file if line.startswith(b"Pss:")), b"Pss: 0 kB")
+        return int(line.split()[1]) * 1024
+    return 0
+
+
+def _tasks(process: psutil.Process) -> int:
+    with contextlib.suppress(*GONE, psutil.AccessDenied):
+        return int(process.num_threads())
+    return 0
 
 
 def _resident(process: psutil.Process) -> int:

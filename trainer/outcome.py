@@ -55,7 +55,14 @@ class Ending:
 
 
 def classify(
-    scoring: Scoring, *, cut: Cut, timeout_s: float, exit_code: int | None, claim: Claim | None, tail: str
+    scoring: Scoring,
+    *,
+    cut: Cut,
+    timeout_s: float,
+    exit_code: int | None,
+    claim: Claim | None,
+    tail: str,
+    excess: str = "",
 ) -> Ending:
     """
     Classify the end of a training.
@@ -68,11 +75,14 @@ def classify(
         exit_code: Negative for a death by signal, None if no end was seen.
         claim: What the output or the score file claims; None with `pass` scoring.
         tail: The end of the output, clean, with the last traceback in it.
+        excess: The sentence on what it used too much of, where it was killed for that.
     """
     if cut == "stopped":
         return Ending("stopped", "it was stopped on request")
     if cut == "timeout":
         return Ending("timeout", f"killed after {timeout_s:g} s of wall clock, the limit `timeout_s`")
+    if cut:
+        return Ending("oom" if cut == "memory" else "crash", excess or f"killed: too much {cut}")
     if exit_code is None:
         return Ending("crash", "its process was not seen to end")
     if number := signal_of(exit_code):

@@ -5,10 +5,11 @@ one kind that cannot), the pipe is closed, and of a training the result is on th
 the loop (Linux), the others are found by their mark when the next loop starts. Output of any size, in any bytes,
 takes a constant amount of memory.
 
-Not guaranteed: that the code cannot read what this user can read. That takes a sandbox, which would wrap the `Launch`
-before it is started here. The network alone can be cut (Linux): the child is then in a network namespace of its own
-that has no device, and in a user namespace, out of which it can neither join another one nor look into a process
-outside. A socket that is a file, such as Docker's, is no network: it stays reachable for who may open the file.
+A command with a `View` is confined, by what this machine offers (`machine`): bubblewrap with landlock, landlock alone,
+or nothing. One without a view may read what this user can read. The network alone can be cut (Linux): the child is
+then in a network namespace of its own that has no device, and in a user namespace, out of which it can neither join
+another one nor look into a process outside. A socket that is a file, such as Docker's, is no network: without
+bubblewrap it stays reachable for who may open the file.
 
 Start on the event loop's thread: the kernel sends the parent-death signal when the starting *thread* ends, so a
 child started in a pool would be killed with the pool.
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Generic, TypeVar
@@ -38,6 +39,9 @@ from trainer import marks
 from trainer.errors import CannotStart, WouldNotDie
 from trainer.files import LOG_NAME, KeptLog, claim_of_file, fresh_outdir, remove_score_file, write_result
 from trainer.outcome import classify
+from trainer.sandbox import find, landlock, plan
+from trainer.sandbox.plan import Machine, Rules, View
+from trainer.sandbox.watch import Watch
 from trainer.spec import CommandResult, CommandSpec, Cut, Launch, Result, TrainingSpec, launch_of
 from trainer.summary import MetricStream, Progress, Summary, clean_tail
 
@@ -52,12 +56,17 @@ SAMPLE_EVERY_S = 0.25
 SAMPLE_SHARE_MAX = 0.02
 """Looking at the tree may take this share of a core; on a host with many processes it is looked at less often."""
 
+WATCH_EVERY_S = 0.1
+"""How often the limits of a view are looked at: a short look, of some 0.1 ms."""
+
 CLASSIFIED_TAIL = 2**16
 """Bytes of the end in which the last traceback is looked for; one through many frames has some 10 kB."""
 
 TAIL_MAX = 4_000
 MIB = 2**20
 PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
@@ -67,7 +76,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 def start_training(
-    spec: TrainingSpec, *, device: str = "cpu", environ: Mapping[str, str] | None = None
+    spec: TrainingSpec, *, device: str = "cpu", environ: Mapping[str, str] | None = None, here: Machine | None = None
 ) -> Running[Result]:
     """
     Start a training. Call it on the thread of the running event loop.
@@ -75,27 +84,33 @@ def start_training(
     Args:
         device: Name of the device it was given; only kept, `spec.env` tells the child.
         environ: The environment of which the allowed part is passed on, ours by default.
+        here: What this machine can confine a child with, by default what was found.
 
     Raises:
-        CannotStart: If the command, its folder, the output folder or the score file is not usable.
+        CannotStart: If the command, its folder, the output folder or the score file is not usable, or the view
+            requires more than there is.
         OutputUnwritable: If the log cannot be made.
     """
     if spec.scoring.file is not None and spec.scoring.kind == "json":
         remove_score_file(spec, spec.scoring.file)
     fresh_outdir(spec, spec.outdir)
     stream = MetricStream(spec.scoring.name if spec.scoring.kind == "stdout" else None)
-    child = Child(spec, stream, spec.outdir / LOG_NAME, environ)
+    child = Child(spec, stream, spec.outdir / LOG_NAME, environ, here)
     return Running(child, lambda ended: _result(spec, ended, stream.finish()), device)
 
 
-def start_command(spec: CommandSpec, *, environ: Mapping[str, str] | None = None) -> Running[CommandResult]:
+def start_command(
+    spec: CommandSpec, *, environ: Mapping[str, str] | None = None, here: Machine | None = None
+) -> Running[CommandResult]:
     """Start a command that is not scored, such as a guard. Only the end of its output is kept. As `start_training`."""
-    return Running(Child(spec, MetricStream(None), None, environ), _command_result, "cpu")
+    return Running(Child(spec, MetricStream(None), None, environ, here), _command_result, "cpu")
 
 
-async def run_command(spec: CommandSpec, *, environ: Mapping[str, str] | None = None) -> CommandResult:
+async def run_command(
+    spec: CommandSpec, *, environ: Mapping[str, str] | None = None, here: Machine | None = None
+) -> CommandResult:
     """Run a command to its end. Cancelling this kills its whole tree first. Raises `CannotStart`."""
-    running = start_command(spec, environ=environ)
+    running = start_command(spec, environ=environ, here=here)
     try:
         return await running.wait()
     finally:
@@ -133,6 +148,7 @@ class Ended:
     peak_resident_mb: float | None
     tail: bytes
     survivors: tuple[int, ...]
+    excess: str = ""
 
 
 class Running(Generic[R_co]):
@@ -174,21 +190,33 @@ class Child:
     """
 
     def __init__(
-        self, spec: CommandSpec, stream: MetricStream, log: Path | None, environ: Mapping[str, str] | None
+        self,
+        spec: CommandSpec,
+        stream: MetricStream,
+        log: Path | None,
+        environ: Mapping[str, str] | None,
+        here: Machine | None,
     ) -> None:
         self._spec = spec
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._exited = asyncio.Event()
         self._cut: Cut = ""
+        self._excess = ""
         self._peak = 0
-        find_program(spec, environ=environ)
-        if not spec.network and (problem := network_cut_problem()) is not None:
+        program = find_program(spec, environ=environ)
+        view = spec.view if spec.view is None or spec.view.mode != "off" else None
+        here = machine() if here is None and view is not None else here
+        self._confined = Confined(_launch(spec, environ))
+        if view is not None and here is not None:
+            self._confined = confine(self._confined.launch, view, here, program)
+        if not self._confined.launch.network and (problem := network_cut_problem()) is not None:
+            self._confined.clear_up()
             raise CannotStart(spec.command, f"it must have no network, but {problem}, or let it have one")
         self._log = KeptLog(log)
         self._pipe, write_end = os.pipe()
         try:
-            self._popen = _spawn(_launch(spec, environ), write_end)
+            self._popen = _spawn(self._confined, write_end)
         except (OSError, subprocess.SubprocessError) as error:
             os.close(self._pipe)
             self._log.close()
@@ -200,6 +228,9 @@ class Child:
         root = psutil.Process(self.pid)
         self.pid_started = root.create_time()
         self._tree = marks.Tree(root, spec.mark)
+        self._watch = None
+        if view is not None and here is not None:
+            self._watch = Watch(self._tree, spec.workdir, view.limits, here)
         os.set_blocking(self._pipe, False)
         self._loop.add_reader(self._pipe, self._read)
         self._forget_exit = on_exit(self._popen, self._exited.set)
@@ -227,6 +258,7 @@ class Child:
             sampler.cancel()
             survivors = await self._bury()
             self._log.close()
+            await asyncio.to_thread(self._confined.clear_up)
         return Ended(
             self._cut,
             self._popen.returncode,
@@ -234,15 +266,27 @@ class Child:
             self._peak / MIB if self._peak else None,
             self._log.end(CLASSIFIED_TAIL),
             survivors,
+            self._excess,
         )
 
     async def _sample(self) -> None:
         pause = FIRST_SAMPLE_S
         while True:
             began = self._loop.time()
-            self._peak = max(self._peak, self._tree.resident_bytes())
-            await asyncio.sleep(max(pause, (self._loop.time() - began) / SAMPLE_SHARE_MAX))
+            resident = self._tree.resident_bytes()
+            self._peak = max(self._peak, resident)
+            self._keep_limits(resident / MIB)
+            next_at = max(began + pause, began + (self._loop.time() - began) / SAMPLE_SHARE_MAX)
+            while (rest := next_at - self._loop.time()) > 0:
+                await asyncio.sleep(min(rest, WATCH_EVERY_S) if self._watch is not None else rest)
+                self._keep_limits(None)
             pause = min(2 * pause, SAMPLE_EVERY_S)
+
+    def _keep_limits(self, resident_mb: float | None) -> None:
+        """Kill the tree if it uses more than its view allows."""
+        if self._watch is not None and not self._cut and (found := self._watch.look(resident_mb)) is not None:
+            why, self._excess = found
+            self.cut(why)
 
     async def _bury(self) -> tuple[int, ...]:
         """Kill what is left until nothing is, then take the rest of the output and collect the child."""
@@ -292,10 +336,95 @@ def _launch(spec: CommandSpec, environ: Mapping[str, str] | None) -> Launch:
     return launch_of(spec, environ=os.environ if environ is None else environ, python=sys.executable)
 
 
-def _spawn(launch: Launch, output: int) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """A command and what holds it: *rules* of landlock in its *interface*, *scratch* a folder that it has meanwhile."""
+
+    launch: Launch
+    rules: Rules | None = None
+    interface: int = 0
+    scratch: Path | None = None
+
+    def clear_up(self) -> None:
+        """Remove what was made for it, once nothing of it runs."""
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def confine(launch: Launch, view: View, here: Machine, program: str) -> Confined:
+    """
+    Put around a command what *here* can hold it with, as much as its view asks for.
+
+    Args:
+        program: The path of the program, which it is shown besides.
+
+    Raises:
+        CannotStart: If the view requires more than there is.
+    """
+    if why := plan.refusal(view.mode, here):
+        raise CannotStart(launch.argv, why)
+    view = replace(view, read=(*view.read, *_besides(Path(program), launch.cwd, view, here)))
+    match plan.level_of(view.mode, here):
+        case "bubblewrap":
+            rules = plan.rules_beside_bubblewrap(view)
+            beside = None if landlock.says_nothing(rules, here.landlock) else rules
+            return Confined(plan.bubblewrapped(launch, view, here), beside, here.landlock)
+        case "landlock":
+            _make_scratch(launch, view.scratch)
+            rules = plan.rules_alone(launch.cwd, view, here)
+            return Confined(plan.landlocked(launch, view, here), rules, here.landlock, view.scratch)
+    return Confined(launch)
+
+
+def _make_scratch(launch: Launch, folder: Path | None) -> None:
+    if folder is None:
+        return
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise CannotStart(launch.argv, f"its folder {folder} cannot be made ({error})") from error
+
+
+def _besides(program: Path, cwd: Path, view: View, here: Machine) -> list[Path]:
+    """The program, and where its links lead, if they lie in no folder that is shown."""
+    shown = (*here.system, *here.interpreter, *view.read, *view.write, cwd, *map(Path, here.links))
+    return [path for path in {program, program.resolve()} if not any(path.is_relative_to(folder) for folder in shown)]
+
+
+@cache
+def machine() -> Machine:
+    """What this machine can hold a command with. It is really tried, once in the life of this process: some 60 ms."""
+    return find.look(_attempt, sys.executable, os.environ, network_cut_problem() or "")
+
+
+def _attempt(argv: Sequence[str], env: Mapping[str, str]) -> find.Attempt:
+    try:
+        ended = subprocess.run(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=PROBE_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return find.Attempt(127, str(error))
+    return find.Attempt(ended.returncode, ended.stdout.decode("utf-8", "replace"))
+
+
+def _spawn(confined: Confined, output: int) -> subprocess.Popen[bytes]:
     """Start it in a session of its own, so that the terminal's Ctrl-C does not reach it and its group is known."""
+    launch = confined.launch
     with contextlib.ExitStack() as stack:
         file = None if launch.stdin is None else stack.enter_context(_as_file(launch.stdin))
+        ruleset = None
+        if confined.rules is not None:
+            ruleset = landlock.make(confined.rules, confined.interface)
+            stack.callback(os.close, ruleset)
+        alone = confined.rules is not None and confined.rules.files
+        prepare = _before_exec(os.getpid(), launch.network, ruleset=ruleset, alone=alone)
         return subprocess.Popen(
             launch.argv,
             cwd=launch.cwd,
@@ -304,7 +433,8 @@ def _spawn(launch: Launch, output: int) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_before_exec(os.getpid(), launch.network),  # noqa: PLW1509 - a few system calls, no lock
+            pass_fds=launch.pass_fds,
+            preexec_fn=prepare,  # noqa: PLW1509 - a few system calls, no lock
         )
 
 
@@ -339,11 +469,17 @@ def _as_file(data: bytes) -> IO[bytes]:
     return file
 
 
-def _before_exec(parent: int, network: bool, with_us: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
+def _before_exec(
+    parent: int,
+    network: bool,
+    with_us: signal.Signals = signal.SIGKILL,
+    ruleset: int | None = None,
+    alone: bool = False,
+) -> Callable[[], None] | None:
     """
-    What the child does between fork and exec: leave the network where that is asked, then have itself sent *with_us*
-    when the thread that started it ends. Linux only; elsewhere nothing does it, and what a killed loop leaves is found
-    by its mark.
+    What the child does between fork and exec: leave the network where that is asked, have itself sent *with_us*
+    when the thread that started it ends, give itself up to the rules of landlock. Linux only; elsewhere nothing does
+    it, and what a killed loop leaves is found by its mark.
 
     In this order: the kernel may forget the signal when a process enters a new user namespace.
     """
@@ -351,6 +487,7 @@ def _before_exec(parent: int, network: bool, with_us: signal.Signals = signal.SI
     if libc is None:
         return None
     leave_network = None if network else _leave_network(libc)
+    enter_rules = None if ruleset is None else landlock.enter(ruleset, alone=alone)
 
     def prepare() -> None:
         if leave_network is not None:
@@ -358,6 +495,8 @@ def _before_exec(parent: int, network: bool, with_us: signal.Signals = signal.SI
         libc.prctl(PR_SET_PDEATHSIG, with_us, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked
             os.kill(os.getpid(), signal.SIGKILL)
+        if enter_rules is not None:
+            enter_rules()
 
     return prepare
 
@@ -388,6 +527,8 @@ def _leave_network(libc: ctypes.PyDLL) -> Callable[[], None]:
     def leave() -> None:
         if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
+        if libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0:  # the files below belong to root as long as we hide
+            libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         for path, value in identity:
             file = os.open(path, os.O_WRONLY)
             os.write(file, value)
@@ -482,6 +623,7 @@ def _result(spec: TrainingSpec, ended: Ended, summary: Summary) -> Result:
         exit_code=ended.exit_code,
         claim=claim,
         tail=text,
+        excess=ended.excess,
     )
     result = Result(
         outcome=ending.outcome,
@@ -508,6 +650,7 @@ def _command_result(ended: Ended) -> CommandResult:
         exit_code=ended.exit_code,
         seconds=ended.seconds,
         tail=clean_tail(ended.tail, TAIL_MAX),
+        why=ended.excess,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from trainer.errors import InvalidSpec
+from trainer.sandbox.plan import View
 
 Outcome = Literal[
     "scored",
@@ -28,8 +29,8 @@ Outcome = Literal[
     "stopped",
     "lost",
 ]
-Cut = Literal["", "timeout", "stopped"]
-"""Why we ended a process tree ourselves; empty where it ended by itself."""
+Cut = Literal["", "timeout", "stopped", "memory", "processes", "disk"]
+"""Why we ended a process tree ourselves: the clock, a request, a limit of its view; empty where it ended by itself."""
 
 MARK_VARIABLE = "NIGHTSHIFT_MARK"
 
@@ -100,6 +101,8 @@ class CommandSpec:
         secrets: Names of variables that the child gets from the loop although they are not on the list, or speak of
             secrets. Only a person's setting may name them.
         network: False: the child has no network, not even this machine's own; it is not started where that cannot be.
+        view: What the child may see and use; None: all that this user can.
+        pass_fds: Descriptors that the child gets besides the first three, under the same numbers.
     """
 
     command: tuple[str, ...]
@@ -110,6 +113,8 @@ class CommandSpec:
     stdin: bytes | str | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = ()
     network: bool = True
+    view: View | None = None
+    pass_fds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0] or any("\0" in word for word in self.command):
@@ -204,12 +209,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """How a guard, or any other command that is not scored, ended. The fields are as in `Result`."""
+    """How a guard, or any other command that is not scored, ended. The fields are as in `Result`; *why* says what it
+    used too much of, if it was killed for that."""
 
     cut: Cut
     exit_code: int | None
     seconds: float
     tail: str
+    why: str = ""
 
     @property
     def timed_out(self) -> bool:
@@ -225,11 +232,12 @@ class Launch:
     cwd: Path
     stdin: bytes | None = field(default=None, repr=False)
     network: bool = True
+    pass_fds: tuple[int, ...] = ()
 
 
 def launch_of(spec: CommandSpec, *, environ: Mapping[str, str], python: str) -> Launch:
     """
-    Work out what is started for *spec*. What confines the child (a sandbox) is put around the answer.
+    Work out what is started for *spec*. What confines the child (`sandbox.plan`) is put around the answer.
 
     Args:
         environ: The environment of the loop, of which the child gets the names in `PASSED_ON`.
@@ -242,6 +250,7 @@ def launch_of(spec: CommandSpec, *, environ: Mapping[str, str], python: str) -> 
         cwd=spec.workdir,
         stdin=spec.stdin.encode("utf-8", "replace") if isinstance(spec.stdin, str) else spec.stdin,
         network=spec.network,
+        pass_fds=spec.pass_fds,
     )
 
 

@@ -122,7 +122,7 @@ async def _do(hands: Hands, command: c.Effect, state: State, run: Run, intent: e
         case c.Score():
             await trainings.score(hands, command, run, position)
         case c.RunGuard():
-            await trainings.guard(hands, command, position)
+            await trainings.guard(hands, command, run, position)
         case c.MoveBranch():
             await attempts.move(hands, command, run)
 

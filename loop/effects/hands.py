@@ -65,7 +65,7 @@ class Around:
         jitter: A number from 0 to 1, drawn at random.
         proposer_of: Makes the proposer of a kind by a run's settings; raises `LoopError` if it cannot be made.
         read_at: Reads the event at a position of the log.
-        about: What `run.started` says of this machine: host, sandbox, versions.
+        about: What `run.started` says of this machine: host, versions.
     """
 
     home: Home

@@ -6,11 +6,14 @@ import hashlib
 
 from eventstore import events as e
 from eventstore import settings as st
+from eventstore.envelope import format_at
 from eventstore.projections.run_state import Run, State
 from loop import commands as c
 from loop import preflight
 from loop.effects.hands import Hands
 from loop.errors import CannotPropose, WorkspaceError
+from trainer.process import machine
+from trainer.sandbox import plan
 
 
 async def start(hands: Hands, command: c.StartRun, state: State, run: Run) -> None:
@@ -30,7 +33,7 @@ async def start(hands: Hands, command: c.StartRun, state: State, run: Run) -> No
     except WorkspaceError as error:  # someone took the branch since it was checked
         await _refuse(hands, command, preflight.Refusal(error.code, str(error), "choose another tag"))
         return
-    facts = []
+    facts = _told_of_the_sandbox(hands, command, state, ready)
     known = ready.program_hash in state.program_positions
     if not known:
         recorded = e.ProgramRecorded(hash=ready.program_hash, text=ready.program)
@@ -53,9 +56,21 @@ def _started(hands: Hands, tag: str, run: Run, ready: preflight.Ready, program_h
         seed=seed if seed is not None else _seed_of(tag),
         host=hands.around.about["host"],
         device=hands.around.executor.device(0),
-        sandbox=hands.around.about["sandbox"],
+        sandbox=plan.words(ready.settings.sandbox.mode, machine()),
         versions=hands.around.about["versions"],
     )
+
+
+def _told_of_the_sandbox(hands: Hands, command: c.StartRun, state: State, ready: preflight.Ready) -> list[c.Append]:
+    """The trouble that experiments are held by less than bubblewrap, or that this is over."""
+    what = plan.weakness(ready.settings.sandbox.mode, machine())
+    known = state.troubles.get("sandbox")
+    if what and (known is None or known.what != what):
+        noticed = e.TroubleNoticed(kind="sandbox", what=what, since=format_at(hands.around.now()))
+        return [c.Append("", noticed, command.request)]
+    if known is not None and not what:
+        return [c.Append("", e.TroubleCleared(kind="sandbox", what=known.what), command.request)]
+    return []
 
 
 def _usd(run: Run, ready: preflight.Ready) -> float | None:

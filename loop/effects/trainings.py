@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from eventstore import settings as st
 from eventstore.codec import clean
 from eventstore.projections.run_state import Run
 from loop import commands as c
+from loop.effects import views
 from loop.effects.hands import TEXT_MAX, Hands
 from loop.errors import WorkspaceError
 from trainer.errors import CannotStart, OutputUnwritable
@@ -54,6 +56,8 @@ async def _trained(
         timeout_s=request.timeout_s,
         seed=request.seed,
         scoring=scoring_of(active.settings),
+        env=views.environment_of(os.environ),
+        view=views.of_experiment(active.settings, hands.around.home, folder, os.environ),
     )
     try:
         training = await hands.around.executor.start(spec, command.slot)
@@ -110,9 +114,11 @@ async def score(hands: Hands, command: c.Score, run: Run, position: int) -> None
     await hands.record(command.tag, data, position)
 
 
-async def guard(hands: Hands, command: c.RunGuard, position: int) -> None:
+async def guard(hands: Hands, command: c.RunGuard, run: Run, position: int) -> None:
     request = (await hands.around.read_at(command.request or position)).data
     assert isinstance(request, e.GuardRequested)  # the position comes from the log's own record of it
+    active = hands.active(run)
+    assert active is not None  # its intent was written for the active run
     home = hands.around.home
     folder = home.guard_dir(command.tag, command.experiment, command.attempt)
     try:
@@ -122,6 +128,8 @@ async def guard(hands: Hands, command: c.RunGuard, position: int) -> None:
             workdir=folder,
             mark=hands.mark(command.tag, command.experiment, request.nonce),
             timeout_s=request.timeout_s,
+            env=views.environment_of(os.environ),
+            view=views.of_experiment(active.settings, home, folder, os.environ),
         )
         ended = await run_command(spec)
         data = e.GuardFinished(
@@ -130,7 +138,7 @@ async def guard(hands: Hands, command: c.RunGuard, position: int) -> None:
             result="timeout" if ended.timed_out else "passed" if ended.exit_code == 0 else "failed",
             seconds=round(ended.seconds, 3),
             exit_code=ended.exit_code,
-            tail=ended.tail,
+            tail=f"{ended.tail}\n{ended.why}".strip() if ended.why else ended.tail,
         )
     except CannotStart as error:
         data = e.GuardFinished(

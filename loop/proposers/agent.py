@@ -7,7 +7,7 @@ Guaranteed: only text of editable files is taken over, and only what differs fro
 named. No link is followed and no pipe opened. When `propose` returns, raises or is cancelled, nothing of the agent
 runs and its folder is gone. The values of the secrets it was given are in no proposal and no message, as far as they
 stand there as they are.
-Not guaranteed: that it cannot read what this user can read, nor write elsewhere. That takes a sandbox.
+Not guaranteed without a view: that it cannot read what this user can read, nor write elsewhere.
 
 There is no second try inside an ask: an answer that is no good fails it, and the next prompt says why.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventstore.events import WholeFile
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from eventstore.settings import Agent as AgentSettings
     from loop.prompts import Prompt
+    from trainer.sandbox.plan import View
 
 T = TypeVar("T")
 
@@ -92,6 +93,7 @@ class Agent:
         checkout: Writes the files of a commit into a fresh folder.
         mark_of: What the processes of one ask carry in their environment.
         environ: The environment of the loop, from which the secrets come too.
+        view: What it may see besides its folder; None: all that the loop can see.
 
     Raises:
         CannotPropose: If no command is set, or a secret that it names is not in *environ*.
@@ -112,6 +114,7 @@ class Agent:
         checkout: Callable[[str, Path], Awaitable[None]],
         mark_of: Callable[[Ask], str],
         environ: Mapping[str, str],
+        view: View | None = None,
     ) -> None:
         if settings.command is None:
             raise CannotPropose(
@@ -132,6 +135,7 @@ class Agent:
         self._checkout = checkout
         self._mark_of = mark_of
         self._environ = environ
+        self._view = view
         self._secrets = Secrets({name: environ[name] for name in settings.secrets})
 
     async def propose(self, ask: Ask, desk: Desk) -> Proposal:
@@ -174,6 +178,7 @@ class Agent:
         prompt_file = folder / "prompt.md"
         await _to_its_end(self._checkout(ask.base_commit, work))
         before = await _in_thread(_made_ready, work, ask.program, prompt_file, prompt.text)
+        view = self._view
         spec = CommandSpec(
             command=self._command,
             workdir=work,
@@ -184,6 +189,7 @@ class Agent:
             stdin=prompt.text,
             secrets=tuple(self._settings.secrets),
             network=self._settings.network,
+            view=None if view is None else replace(view, read=(*view.read, prompt_file), scratch=folder / "scratch"),
         )
         try:
             ended = await run_command(spec, environ=self._environ)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from trainer.errors import NoFreeSlot
 from trainer.process import Running, start_training
+from trainer.sandbox.find import graphics_devices, graphics_files, graphics_name
 from trainer.spec import Result, TrainingSpec
 
 CUDA = "cuda:"
@@ -16,7 +17,8 @@ class LocalExecutor:
     """
     One slot for each device, one training at a time on each.
 
-    A training on `cuda:N` sees that device alone. Any other name is a label: the program itself chooses.
+    A training on `cuda:N` sees that device alone. Any other name is a label: the program itself chooses. A view gets
+    the files of those devices besides.
 
     Args:
         devices: Names such as `cpu`, `cuda:0`; at least one.
@@ -40,8 +42,14 @@ class LocalExecutor:
         device = self.device(slot)
         if slot in self._taken:
             raise NoFreeSlot(slot, f"({device}) has a training already; wait for its end")
-        if device.startswith(CUDA):
-            spec = replace(spec, env={**spec.env, "CUDA_VISIBLE_DEVICES": device.removeprefix(CUDA)})
+        number = int(device.removeprefix(CUDA)) if device.startswith(CUDA) else None
+        if number is not None:
+            # in a sandbox the device may be the only one there is, so its number would be another
+            name = str(number) if spec.view is None else graphics_name(number)
+            spec = replace(spec, env={**spec.env, "CUDA_VISIBLE_DEVICES": name})
+        if spec.view is not None and (devices := graphics_devices(number)):
+            read = (*spec.view.read, *graphics_files())
+            spec = replace(spec, view=replace(spec.view, devices=devices, read=read))
         training = start_training(spec, device=device, environ=self._environ)
         self._taken.add(slot)
         training.when_done(lambda: self._taken.discard(slot))
