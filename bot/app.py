@@ -11,9 +11,10 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -24,7 +25,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access import watched_groups
-from bot.checkup import REMEDIES, Tokens
+from bot.checkup import REMEDIES, Tokens, connections
 from bot.desk import Desk, last_digest
 from bot.drawing import draw_digest, staircase_of
 from bot.errors import SignInRefused
@@ -79,6 +80,8 @@ class Around:
         host: Names the bot in the log.
         stop: Set to end the bot.
         ready: Called once it serves.
+        sleep: Waits so many seconds of `monotonic`.
+        open_log: `Worker.open`, unless a test puts itself in between.
     """
 
     home: Home
@@ -94,6 +97,8 @@ class Around:
     ready: Callable[[], None] = lambda: None
     ping_every_s: float = PING_EVERY_S
     ring_every_s: float = 20.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    open_log: Callable[[Path], AbstractAsyncContextManager[Worker]] = Worker.open
 
     @property
     def actor(self) -> str:
@@ -119,7 +124,7 @@ async def serve(around: Around) -> None:
         EventstoreError: If the log cannot be used.
     """
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(Worker.open(around.home.log_path))
+        log = await stack.enter_async_context(around.open_log(around.home.log_path))
         bell = await stack.enter_async_context(Bell(around.home.bells))
         client = await stack.enter_async_context(web_client(around))
         me = await _unless_stopped(around.stop, sign_in(client, around.tokens.app))
@@ -138,7 +143,7 @@ async def post_digest(around: Around) -> None:
         EventstoreError: If the log cannot be used.
     """
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(Worker.open(around.home.log_path))
+        log = await stack.enter_async_context(around.open_log(around.home.log_path))
         bell = await stack.enter_async_context(Bell(around.home.bells))
         client = await stack.enter_async_context(web_client(around))
         me = await _unless_stopped(around.stop, sign_in(client, around.tokens.app))
@@ -216,7 +221,7 @@ class Bot:
         self.around = around
         self.me = me
         self.ledger = Ledger(log, around.now)
-        self.door = Notifier(client, clock=around.monotonic)
+        self.door = Notifier(client, clock=around.monotonic, sleep=around.sleep)
         self.rules = _rules(around)
         self.poster = Poster(
             self.ledger,
@@ -229,6 +234,7 @@ class Bot:
             now=around.now,
             new_id=around.new_id,
             actor=around.actor,
+            sleep=around.sleep,
         )
         slack = around.settings.slack
         self.people = People(
@@ -249,6 +255,7 @@ class Bot:
         self.homes = Homes(self.desk, self.door, around.monotonic, self._last_digest, self._home_picture)
         self.front = Front(self.desk, self.door, Once(around.monotonic), self._post, self._thread_of)
         self.signs = Signs(around.monotonic())
+        self._is_greeted = False
         self._client = client
         self._bell = bell
         self._picture: tuple[tuple[str, int], Picture | None] = (("", 0), None)
@@ -358,8 +365,19 @@ class Bot:
             return
         if said.get("type") == "hello":
             self.signs.hello(self.around.monotonic())
+            self._note_others(connections(said))
         elif said.get("type") == "disconnect" and said.get("reason") == "link_disabled":
             LOG.error("Socket Mode was switched off in the app's settings: switch it on again, or nothing is heard")
+
+    def _note_others(self, found: int) -> None:
+        """Say at the start if Slack counts more connections than ours; later it may count one that ours replaces."""
+        if found > 1 and not self._is_greeted:
+            LOG.warning(
+                "Slack counts %d connections with these tokens: another bot may serve another workspace with them, and "
+                "then each command reaches only one of the two",
+                found,
+            )
+        self._is_greeted = True
 
     async def _on_error(self, error: Exception, body: dict[str, Any]) -> None:
         """Every fault of a listener: an id for the person, the rest for the bot's log."""
@@ -434,8 +452,8 @@ async def _look_up(client: AsyncWebClient, method: str, params: Mapping[str, Any
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not Bolt's warning that `authorize` wins over the token: that is why it is there."""
-    return "`authorize` has been used" not in record.getMessage()
+    """Not Bolt's warnings that the client and `authorize` win over SLACK_BOT_TOKEN: that is why they are there."""
+    return not record.getMessage().endswith(("`token` will be unused.", "env variable) will be ignored."))
 
 
 async def _until_stopped(stop: asyncio.Event, work: Sequence[Awaitable[None]]) -> None:

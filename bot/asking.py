@@ -105,6 +105,8 @@ def _of_experiment(state: State, request: i.Veto | i.Again | i.Approve | i.Rejec
 
 def stale(state: State, request: Request, seen: int) -> str | None:
     """Why what the button's message shows at position *seen* is no longer what the click would be about, or None."""
+    if seen > state.position:
+        return "this button is of another workspace, or of a log that is gone: use the command instead"
     tag = tag_of(request)
     run = state.runs.get(tag) if tag is not None else None
     if run is None:

@@ -14,17 +14,33 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from bot.board import Approval, Board, Budget, Crashes, Item, Open, Plan, RefusedRun, Tally, Thread, Trouble, Verdict
+from bot.board import (
+    Approval,
+    Board,
+    Budget,
+    Crashes,
+    Item,
+    Open,
+    Plan,
+    ProgramChange,
+    RefusedRun,
+    Tally,
+    Thread,
+    Trouble,
+    Verdict,
+)
 from bot.message import Message
 from bot.schedule import Default
 from bot.views import thread as views
 from eventstore.codec import canonical_json
-from eventstore.envelope import parse_at
+from eventstore.envelope import format_at, parse_at
 
 EDIT_EVERY_S = 30.0
+UNSURE_S = 600.0
+"""What changed so shortly before the newest post of an earlier bot, it may not have lived to show in an edit."""
 LATE_S = 600.0
 """Age in seconds from which a post says when it happened."""
-SAYS_WHEN = frozenset({"plan", "verdict", "best", "crashes", "budget", "paused", "finished", "trouble"})
+SAYS_WHEN = frozenset({"plan", "verdict", "best", "crashes", "budget", "paused", "finished", "program", "trouble"})
 """Kinds that speak of a moment."""
 
 What = Literal["post", "again", "edit"]
@@ -70,6 +86,7 @@ class Rules:
         channel: Where runs are posted; None for nowhere.
         digest_at, digest_zone: The hour of that channel's digest until someone asks for another; None for no digest.
         booted_at: When this bot started; *boot*, how far the log went then.
+        unsure_at: What changed since may not be shown; in the log's form, empty if there was no bot before.
     """
 
     channel: str | None
@@ -77,6 +94,14 @@ class Rules:
     digest_zone: str
     booted_at: datetime
     boot: int = 0
+    unsure_at: str = ""
+
+    def begun(self, board: Board) -> Rules:
+        """The rules of a bot that starts with this *board*."""
+        if not board.made_at:
+            return replace(self, boot=board.position)
+        unsure = parse_at(board.made_at) - timedelta(seconds=UNSURE_S)
+        return replace(self, boot=board.position, unsure_at=format_at(unsure))
 
     def default(self, board: Board) -> Default | None:
         """The digest that nobody had to ask for."""
@@ -257,7 +282,8 @@ class _Look:
             return True
         finished = f"{thread.key}/finished"
         is_untold = any(item.key == finished for item in self.board.notices)
-        return is_untold or thread.changed_at > self.rules.boot
+        is_unsure = bool(self.rules.unsure_at) and thread.changed_on >= self.rules.unsure_at
+        return is_untold or is_unsure or thread.changed_at > self.rules.boot
 
     def _edit(self, key: str, kind: str, thread: Thread, ts: str, message: Message | None) -> Iterator[Due]:
         last = self.memory.edited.get(key)
@@ -301,6 +327,8 @@ class _Look:
                 return views.budget(state, tag, card)
             case RefusedRun() as card:
                 return views.refused(tag, card)
+            case ProgramChange() as card:
+                return views.program(card)
             case Trouble() as card:
                 return views.trouble(state, tag, card)
         found = self.board.thread_of(item.key)

@@ -1,10 +1,10 @@
 """Makes what is due: requests each post in the log, sends it, and writes down what came of it.
 
 Guaranteed: a key is requested once in the life of a log, because a request is appended only where nothing came between
-it and the look at the log that found it due; so of two bots that serve one workspace by mistake one posts and the
-other does nothing; the posts of a channel are made one after the
-other, and channels do not wait for each other; what a bot that died had requested is looked for before it is posted
-again. While Slack is away everything waits in the log, where one `trouble.noticed` says so.
+it and the look at the log that found it due; the posts of a channel are made one after the other, and channels do not
+wait for each other; what a bot that died had requested is looked for before it is posted again. For this nobody else
+may serve the workspace (`Home.hold`): `adopt` takes every post that is open as left behind. While Slack is away
+everything waits in the log, where one `trouble.noticed` says so.
 """
 
 from __future__ import annotations
@@ -117,8 +117,7 @@ class Poster:
     async def run(self) -> None:
         """Make what is due, for ever. Raises `LogCorrupt` and whatever else a fault of the log is that stays."""
         await self._catch_up()
-        self._rules = replace(self._rules, boot=self._board.position)
-        self.memory.orphans = set(self._board.open)
+        self.adopt()
         async with asyncio.TaskGroup() as lanes:
             while True:
                 self._woken.clear()
@@ -137,7 +136,7 @@ class Poster:
 
     def adopt(self) -> None:
         """Take what is open in the log as left behind by a bot that died. `run` does it at its start."""
-        self._rules = replace(self._rules, boot=self._board.position)
+        self._rules = self._rules.begun(self._board)
         self.memory.orphans = set(self._board.open)
 
     # ------------------------------------------------------------ lanes

@@ -126,10 +126,12 @@ def pause(state: State, tag: str | None, mode: e.StopMode = "after_experiment") 
 
 
 def resume(state: State, tag: str | None) -> Answer:
-    """Let a paused or pausing run go on."""
+    """Let a paused or pausing run go on, unless it is to end."""
     run = _find_started(state, tag)
     if isinstance(run, Refused):
         return run
+    if run.stop is not None:
+        return Refused(f"the run {run.tag} is stopping already")
     if run.status != "paused" and run.pause is None:
         return Refused(f"the run {run.tag} is not paused")
     if run.resume_at:

@@ -339,6 +339,11 @@ REFUSALS: dict[str, tuple[Log, Ask, str]] = {
     "pause, pausing now": (PAUSING_NOW, lambda s: r.pause(s, None), "the run nov21 is pausing already"),
     "resume, unknown": (ACTIVE, lambda s: r.resume(s, "zzz"), "there is no run 'zzz': `nightshift status`"),
     "resume, active": (ACTIVE, lambda s: r.resume(s, None), "the run nov21 is not paused"),
+    "resume, stopping": (
+        [*PAUSED, *of_run(e.RunStopRequested())],
+        lambda s: r.resume(s, None),
+        "the run nov21 is stopping already",
+    ),
     "resume, resuming": (RESUMING, lambda s: r.resume(s, None), "the run nov21 is resuming already"),
     "budget, none": ([], lambda s: r.budget(s, None, "usd", 1), NO_RUN),
     "budget, over": (
