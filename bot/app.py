@@ -47,7 +47,7 @@ from bot.watchdog import Signs, look
 from eventstore import events as e
 from eventstore import settings as st
 from eventstore.bells import POLL_S, Bell
-from eventstore.envelope import Event
+from eventstore.envelope import Event, NewEvent, format_at
 from eventstore.errors import LogUnavailable
 from eventstore.home import Home
 from eventstore.projections.digest import window_of
@@ -107,12 +107,13 @@ class Around:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the bot is in Slack."""
+    """Who the bot is in Slack, and the address of the workspace."""
 
     team: str
     team_name: str
     user: str
     bot: str
+    url: str
 
 
 async def serve(around: Around) -> None:
@@ -178,7 +179,11 @@ async def sign_in(
     who = await _reached("SLACK_BOT_TOKEN", client.auth_test, sleep)
     await _reached("SLACK_APP_TOKEN", lambda: client.apps_connections_open(app_token=app_token), sleep)
     return Identity(
-        str(who.get("team_id")), str(who.get("team")), str(who.get("user_id")), str(who.get("bot_id") or "")
+        str(who.get("team_id")),
+        str(who.get("team")),
+        str(who.get("user_id")),
+        str(who.get("bot_id") or ""),
+        str(who.get("url") or ""),
     )
 
 
@@ -222,7 +227,7 @@ class Bot:
         self.me = me
         self.ledger = Ledger(log, around.now)
         self.door = Notifier(client, clock=around.monotonic, sleep=around.sleep)
-        self.rules = _rules(around)
+        self.rules = _rules(around, me.url)
         self.poster = Poster(
             self.ledger,
             self.ledger.board,
@@ -244,13 +249,14 @@ class Bot:
             self.ledger,
             self.people,
             Looks(self.ledger, around.home),
-            ask_digest=self.poster.ask_digest,
             digest_hour=self._digest_hour,
             slack=slack,
             home=around.home,
             home_team=me.team,
             zone=around.zone,
             now=around.now,
+            limits=around.settings.limits,
+            workspace_url=me.url,
         )
         self.homes = Homes(self.desk, self.door, around.monotonic, self._last_digest, self._home_picture)
         self.front = Front(self.desk, self.door, Once(around.monotonic), self._post, self._thread_of)
@@ -283,7 +289,9 @@ class Bot:
         """Post one digest, and whatever else waits to be posted before it."""
         await self.ledger.catch_up()
         self.poster.adopt()
-        self.poster.ask_digest(self.around.settings.slack.channel or "")
+        asked = e.DigestRequested(channel=self.around.settings.slack.channel or "")
+        at = format_at(self.around.now())
+        await self.ledger.append([NewEvent(self.around.new_id(), "", at, self.around.actor, asked)])
         await self.poster.settle()
 
     # ------------------------------------------------------------ parts
@@ -417,7 +425,7 @@ class Bot:
         return thread.ts if thread is not None and thread.channel == channel else ""
 
     def _last_digest(self) -> LastDigest | None:
-        return last_digest(self.ledger.board, self.around.settings.slack.channel)
+        return last_digest(self.ledger.board, self.around.settings.slack.channel, self.me.url)
 
     async def _home_picture(self) -> Picture | None:
         """The staircase of the run that the Home tab tells of first, uploaded anew when it has another verdict."""
@@ -435,7 +443,7 @@ class Bot:
         return self._picture[1]
 
 
-def _rules(around: Around) -> Rules:
+def _rules(around: Around, workspace_url: str) -> Rules:
     """What the outbox needs that is not in the log."""
     settings = around.settings
     return Rules(
@@ -443,6 +451,7 @@ def _rules(around: Around) -> Rules:
         digest_at=settings.digest.hour,
         digest_zone=settings.digest.zone or around.zone,
         booted_at=around.now(),
+        workspace_url=workspace_url,
     )
 
 

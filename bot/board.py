@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from bot.schedule import Schedules
+from bot.schedule import Schedules, on_demand_key
 from eventstore import events as e
 from eventstore.codec import clean
 from eventstore.envelope import Event
@@ -231,6 +231,17 @@ class Open:
     item: Item | None
 
 
+@dataclass(frozen=True, slots=True)
+class AskedDigest:
+    """A digest that someone asked for and that was not requested yet; *position*, *after* and *upto* are of the log."""
+
+    key: str
+    channel: str
+    position: int
+    after: int
+    upto: int
+
+
 @dataclass(slots=True)
 class Approval:
     """
@@ -316,6 +327,7 @@ class Board:
         notices: What waits for the channel itself, in its order.
         open: Posts that were requested and have no outcome, by key, in the order of their requests.
         digests: The newest digest of each channel.
+        asked: Digests that people asked for and that were not requested yet, by key.
         first_at: When the first post of this log was requested, in the log's form; empty if none was.
         made_at: When the newest post was made; empty if none was.
     """
@@ -329,6 +341,7 @@ class Board:
         self.notices: list[Item] = []
         self.open: dict[str, Open] = {}
         self.digests: dict[str, DigestPost] = {}
+        self.asked: dict[str, AskedDigest] = {}
         self.first_at = ""
         self.made_at = ""
         self._credits: dict[tuple[str, int], tuple[str, str]] = {}
@@ -503,6 +516,14 @@ def _program_edited(board: Board, data: e.ProgramEdited, event: Event) -> None:
     waiting = [item for item in board.notices if item.kind == "program"]
     for item in waiting[:-PROGRAMS_MAX]:
         board.notices.remove(item)
+
+
+# ---------------------------------------------------------------- digests
+
+
+def _digest_requested(board: Board, data: e.DigestRequested, event: Event) -> None:
+    key, after = on_demand_key(data.channel, event.position), board.schedules.last_window(data.channel)
+    board.asked[key] = AskedDigest(key, data.channel, event.position, after, event.position)
 
 
 # ---------------------------------------------------------------- troubles
@@ -701,6 +722,7 @@ def _count(thread: Thread, card: Verdict, at: str) -> None:
 
 def _post_requested(board: Board, data: e.PostRequested, event: Event) -> None:
     board.first_at = board.first_at or event.at
+    board.asked.pop(data.key, None)
     item = _take_notice(board, data.key)
     found = board.thread_of(data.key)
     if found is not None and item is None:
@@ -779,6 +801,7 @@ _HANDLERS: dict[type, Callable[[Board, Any, Event], None]] = {
     e.RunRequested: _run_requested,
     e.ProgramRecorded: _program_recorded,
     e.ProgramEdited: _program_edited,
+    e.DigestRequested: _digest_requested,
     e.TroubleNoticed: _trouble_noticed,
     e.TroubleCleared: _trouble_cleared,
     e.PostRequested: _post_requested,

@@ -103,36 +103,33 @@ class Desk:
         people: People,
         looks: Looks,
         *,
-        ask_digest: Callable[[str], object],
         digest_hour: DigestHour,
         slack: Slack,
         home: Home,
         home_team: str,
         zone: str,
         now: Callable[[], datetime],
-        limits: RunLimits | None = None,
-        workspace_url: str = "",
+        limits: RunLimits,
+        workspace_url: str,
     ) -> None:
         """
         Put it together.
 
         Args:
-            ask_digest: Has a digest of what happened since the last one posted to a channel.
             zone: What those mean of whom Slack does not know one.
             limits: What nightshift.toml says, for the form that starts a run.
-            workspace_url: As `auth.test` says it; without it nothing is linked to.
+            workspace_url: As `auth.test` says it; if it is empty, nothing is linked to.
         """
         self.ledger = ledger
         self._people = people
         self._looks = looks
-        self._ask_digest = ask_digest
         self._digest_hour = digest_hour
         self._slack = slack
         self._home = home
         self._home_team = home_team
         self._zone = zone
         self._now = now
-        self._limits = limits or RunLimits()
+        self._limits = limits
         self._workspace_url = workspace_url
         self._later: dict[int, Callable[[e.RunRefused], None]] = {}
         ledger.watch(self._tell_later)
@@ -167,8 +164,8 @@ class Desk:
             case i.Whoami():
                 role = access.role(known.person, self._slack, self._home_team)
                 return Reply(answers.whoami(known.person, role, self._slack, sender.channel, known.zone or self._zone))
-            case i.DigestHour() | i.DigestNow():
-                return self._digest(intent, sender)
+            case i.DigestHour():
+                return self._digest_hour_of(sender.channel or "")
             case _:
                 may = access.allows(access.role(known.person, self._slack, self._home_team), "operate")
                 message, file = await self._looks.answer(intent, self._now(), may=may)
@@ -178,11 +175,7 @@ class Desk:
         found = screens.pick_started(self.ledger.state, getattr(intent, "tag", None))
         return "" if isinstance(found, Refused) else found.tag
 
-    def _digest(self, intent: i.DigestHour | i.DigestNow, sender: Sender) -> Reply:
-        channel = sender.channel or ""
-        if isinstance(intent, i.DigestNow):
-            self._ask_digest(channel)
-            return Reply(answers.sentence("A digest of what happened since the last one is on its way."))
+    def _digest_hour_of(self, channel: str) -> Reply:
         at, zone, next_at = self._digest_hour(channel)
         last = last_digest(self.ledger.board, channel, self._workspace_url)
         return Reply(answers.digest_hour(at, zone, next_at, last.link if last is not None else ""))
@@ -336,7 +329,8 @@ class Desk:
             return Reply(answers.refused(asked.words), words=answers.here(asked.words))
         message = answers.recorded(sender.actor, asked.words, self._home.holder())
         run_asked = asked.position if isinstance(asked.data, e.RunRequested) else 0
-        return Reply(message, is_public=asked.is_new, words=answers.here(asked.words), run_asked=run_asked)
+        is_public = asked.is_new and not isinstance(asked.data, e.DigestRequested)  # everyone will see the digest
+        return Reply(message, is_public=is_public, words=answers.here(asked.words), run_asked=run_asked)
 
     async def _denied(self, why: str, what: str, sender: Sender) -> Reply:
         """Record and say that someone may not."""

@@ -22,7 +22,6 @@ from bot.board import Board
 from bot.message import Message
 from bot.notifier import Lost, Made, Notifier, NotNow, Refused
 from bot.outbox import Due, Edited, Memory, Rules
-from bot.schedule import on_demand_key
 from eventstore import events as e
 from eventstore.codec import clean
 from eventstore.envelope import NewEvent, format_at, parse_at
@@ -102,17 +101,6 @@ class Poster:
     def wake(self) -> None:
         """Look again soon: something was appended, or the alarm clock rang."""
         self._woken.set()
-
-    def ask_digest(self, channel: str) -> str:
-        """Have a digest posted now that speaks of what the last one did not; returns its key."""
-        position = self._board.position
-        key = on_demand_key(channel, position)
-        after = self._board.schedules.last_window(channel)
-        asked = Due(key, "digest", "post", channel, position=position, from_position=after, to_position=position)
-        if key not in self._board.open and all(one.key != key for one in self.memory.asked):
-            self.memory.asked.append(asked)
-        self.wake()
-        return key
 
     async def run(self) -> None:
         """Make what is due, for ever. Raises `LogCorrupt` and whatever else a fault of the log is that stays."""
@@ -236,7 +224,6 @@ class Poster:
         return NewEvent(self._new_id(), due.run, at, self._actor, data, cause)
 
     def _note_claimed(self, due: Due) -> None:
-        self.memory.asked = [one for one in self.memory.asked if one.key != due.key]
         found = self._board.thread_of(due.key)
         if found is not None and due.kind == "parent":
             self.memory.lost.discard(found[0].key)

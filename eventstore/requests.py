@@ -282,6 +282,11 @@ def schedule_digest(channel: str, at: str, zone: str) -> Answer:
     return Refused(problem) if problem else Accepted("", e.DigestScheduled(channel=channel, at=at, zone=zone))
 
 
+def request_digest(channel: str) -> Answer:
+    """Have a digest posted to a channel now."""
+    return Accepted("", e.DigestRequested(channel=channel)) if channel else Refused("a digest needs a channel")
+
+
 # ---------------------------------------------------------------- parts
 
 

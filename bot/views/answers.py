@@ -169,6 +169,8 @@ def outcome(state: State, asked: Accepted, position: int, zone: str) -> str:
             return f"{views.idea_asked(state, position)} “{text.line(words, LINE_MAX)}”"
         case e.IdeaWithdrawn(idea=idea) as data:
             return f"{views.asked(asked.run, data)} {views.idea_still_asked(state, idea)}".strip()
+        case e.DigestRequested():
+            return "A digest of what happened since the last one is on its way."
         case e.DigestScheduled(at=at, zone=of):
             return f"The digest of this channel comes at {at} {of}, every day." if at else "No more digests here."
         case e.KeepVetoed(why=why) | e.ProposalRejected(why=why) as data:

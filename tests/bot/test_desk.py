@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bot import values
 from bot.sandbox.model import ShownView
 from eventstore import events as e
+from eventstore import settings as st
 from eventstore.home import Home
 from eventstore.requests import text_hash
 from tests.bot.serving import append, around, held, logged, serving, started, workspace
@@ -79,6 +81,58 @@ async def test_the_form_keeps_what_was_typed_before_it(home: Home) -> None:
         found = filled_in(view)
         assert found.pop("tag") not in ("", "nov21")
         assert found == {"until": "08:00", "usd": "7.50", "experiments": "", "from_ref": "a/b"}
+
+
+async def test_the_form_offers_the_limits_of_the_settings(home: Home) -> None:
+    def limited(settings: st.Settings) -> st.Settings:
+        return msgspec.structs.replace(settings, limits=st.RunLimits(experiments=100, until="08:00", usd=20.0))
+
+    async with slack_at_work() as slack, serving(around(home, slack, change=limited), slack):
+        (view,) = (await slack.command("/nightshift", "start --experiments 5", user="U1")).views
+        found = filled_in(view)
+        assert found.pop("tag")
+        assert found == {"until": "08:00", "usd": "20.00", "experiments": "5", "from_ref": "HEAD"}
+
+
+async def test_the_last_digest_can_be_opened_from_where_it_is_spoken_of(home: Home) -> None:
+    append(home, "nov21", *started(), *kept(0, 3.0, "a"), *kept(1, 2.0, "b", "a"))
+    async with slack_at_work() as slack, serving(around(home, slack), slack):
+        await slack.command("/nightshift", "digest at 08:00", user="U1")
+        await slack.command("/nightshift", "digest now", user="U2")
+        await slack.until(lambda: any(e.PostMade is type(event.data) and "digest/" in event.data.key
+                                      for event in logged(home, e.PostMade)))  # fmt: skip
+        (digest,) = (post for post in slack.messages("C1") if "Nightshift digest" in post.text)
+        link = f"/archives/C1/p{digest.ts.replace('.', '')}|"
+        hour = await slack.command("/nightshift", "digest", user="U3")
+        await slack.until(lambda: link in texts(hour.ephemerals))
+        shown = await slack.open_home("U3")
+        await slack.until(lambda: shown.home is not None and link in str(shown.home.body))
+
+
+async def test_a_digest_that_was_asked_for_is_an_event_and_comes_once_over_a_restart(home: Home) -> None:
+    append(home, "nov21", *started(), *kept(0, 3.0, "a"))
+    async with slack_at_work() as slack:
+
+        def digests() -> int:
+            return sum("Nightshift digest" in post.text for post in slack.messages("C1"))
+
+        async with serving(around(home, slack), slack):
+            seen = await slack.command("/nightshift", "digest now", user="U2")
+            await slack.until(lambda: "on its way" in texts(seen.ephemerals) and digests())
+        (asked,) = logged(home, e.DigestRequested)
+        assert asked.actor == "slack:T1/U2" and seen.delivery is not None
+        async with serving(around(home, slack), slack):
+            await slack.redeliver(seen.delivery)
+            again = await slack.command("/nightshift", "digest now", user="U1")
+            await slack.until(lambda: again.acked and digests() == 2)
+        assert [event.actor for event in logged(home, e.DigestRequested)] == ["slack:T1/U2", "slack:T1/U1"]
+
+
+async def test_a_digest_that_the_bot_could_not_post_any_more_is_posted_by_the_next(home: Home) -> None:
+    append(home, "nov21", *started(), *kept(0, 3.0, "a"))
+    append(home, "", e.DigestRequested(channel="C1"), actor="slack:T1/U2")
+    async with slack_at_work() as slack, serving(around(home, slack), slack):
+        await slack.until(lambda: "Nightshift digest" in texts(slack.messages("C1")))
 
 
 # ---------------------------------------------------------------- where everyone sees it

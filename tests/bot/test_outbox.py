@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -189,6 +190,21 @@ class TestTheChannel:
         best = night.post()[-1]
         assert "within the noise" in words(best.message)
         assert "new best" not in words(best.message)
+
+    def test_it_leads_to_the_thread_of_its_run(self, night: Night) -> None:
+        night.rules = replace(night.rules, workspace_url="https://example.slack.com/")
+        night.experiment(1, "keep", score=0.9)
+        for number in (2, 3, 4):
+            night.experiment(number, "crash")
+        night.say(e.RunPaused(why="three crashes"))
+        night.say(e.TroubleNoticed(kind="disk", what="full", since=format_at(night.now)))
+        found = {one.kind: words(one.message) for one in night.post()}
+        night.finish()
+        found |= {one.kind: words(one.message) for one in night.post()}
+        ts = night.board.threads["nov21"].ts.replace(".", "")
+        link = f"<https://example.slack.com/archives/C1/p{ts}|The thread of nov21>"
+        assert {kind for kind, said in found.items() if link in said} == {"best", "crashes", "paused", "finished"}
+        assert "archives" not in found["trouble"] + found["verdict"]
 
     def test_a_simplification_is_not_announced(self, night: Night) -> None:
         night.experiment(1, "keep", score=1.0, lines=-20)
