@@ -327,7 +327,9 @@ class Desk:
     def _told(self, asked: Asked, sender: Sender) -> Reply:
         if asked.is_refused:
             return Reply(answers.refused(asked.words), words=answers.here(asked.words))
-        message = answers.recorded(sender.actor, asked.words, self._home.holder())
+        takes_a_loop = not isinstance(asked.data, e.DigestRequested | e.DigestScheduled)
+        waits = takes_a_loop and self._home.holder() is None
+        message = answers.recorded(sender.actor, asked.words, waits=waits)
         run_asked = asked.position if isinstance(asked.data, e.RunRequested) else 0
         is_public = asked.is_new and not isinstance(asked.data, e.DigestRequested)  # everyone will see the digest
         return Reply(message, is_public=is_public, words=answers.here(asked.words), run_asked=run_asked)

@@ -136,17 +136,17 @@ def not_recorded_yet() -> Message:
     )
 
 
-def recorded(actor: str, words: str, loop: str | None) -> Message:
+def recorded(actor: str, words: str, *, waits: bool = False) -> Message:
     """
     Tell the channel what someone asked for.
 
     Args:
         actor: As in the event.
         words: The sentence of `outcome`.
-        loop: Who serves the workspace; None if nobody does, which is said.
+        waits: It takes a loop, and none is running.
     """
     blocks = [section(f"{text.person(actor)}: {text.mrkdwn(here(words), SECTION_MAX - 300)}")]
-    if loop is None:
+    if waits:
         blocks.append(context("No loop is running: it is read when one starts."))
     return fitting(words, blocks)
 

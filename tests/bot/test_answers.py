@@ -84,8 +84,8 @@ def test_every_short_answer_fits_slack_whatever_its_texts(words: str) -> None:
         answers.sentence(words),
         answers.refused(words),
         answers.failed(words),
-        answers.recorded("slack:T1/U1", words, None),
-        answers.recorded(words, words, LOOP),
+        answers.recorded("slack:T1/U1", words, waits=True),
+        answers.recorded(words, words),
         answers.digest_hour("08:00", words, NOW, words),
         answers.digest_hour(None, words, None),
         answers.whoami(Person("U1", "T1", groups=frozenset({"S2"})), "operate", SLACK, "C1", words),
@@ -107,7 +107,7 @@ def test_every_short_answer_fits_slack_whatever_its_texts(words: str) -> None:
         e.RunStopRequested(mode="now"),
         e.ProgramEdited(base_hash="a", hash="b", text=words),
     ):
-        check_message(answers.recorded("slack:T1/U1", answers.outcome(state, Accepted(TAG, data), 99, "UTC"), LOOP))
+        check_message(answers.recorded("slack:T1/U1", answers.outcome(state, Accepted(TAG, data), 99, "UTC")))
 
 
 def test_help_and_refusals_fit_slack() -> None:
@@ -316,9 +316,9 @@ def test_what_was_asked_is_told_in_a_sentence(data: e.Data, expected: str) -> No
 
 
 def test_the_channel_is_told_who_asked_and_that_nobody_serves_it() -> None:
-    words = said(answers.recorded("slack:T1/U2", "Asked: nov21 is to go on.", None).blocks)
+    words = said(answers.recorded("slack:T1/U2", "Asked: nov21 is to go on.", waits=True).blocks)
     assert words.startswith("<@U2>: Asked: nov21 is to go on.") and "No loop is running" in words
-    assert "No loop" not in said(answers.recorded("cli:ada", "Asked.", LOOP).blocks)
+    assert "No loop" not in said(answers.recorded("cli:ada", "Asked.").blocks)
 
 
 @quick

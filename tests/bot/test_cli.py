@@ -193,6 +193,7 @@ async def test_a_newcomer_tries_the_bot_in_a_terminal(home: Home) -> None:
             ("/nightshift start nov21", "Asked for the run nov21"),
             ("as cleo", "You are cleo"),
             ("/nightshift stop", "takes the role"),
+            (f"page {home.root / 'seen.html'}", "wrote"),
         ):
             stdin.write(f"{typed}\n".encode())
             line = ""
@@ -205,6 +206,8 @@ async def test_a_newcomer_tries_the_bot_in_a_terminal(home: Home) -> None:
         await stdout.read()
         assert await process.wait() == 0
     assert [event.run for event in logged(home, e.RunRequested)] == ["nov21"]
+    seen = (home.root / "seen.html").read_text()
+    assert "Asked for the run nov21" in seen and "takes the role" in seen
 
 
 async def test_a_bot_that_cannot_begin_in_a_terminal_says_why(home: Home) -> None:

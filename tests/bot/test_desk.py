@@ -119,6 +119,7 @@ async def test_a_digest_that_was_asked_for_is_an_event_and_comes_once_over_a_res
         async with serving(around(home, slack), slack):
             seen = await slack.command("/nightshift", "digest now", user="U2")
             await slack.until(lambda: "on its way" in texts(seen.ephemerals) and digests())
+        assert "No loop" not in texts(seen.ephemerals), "it takes none"
         (asked,) = logged(home, e.DigestRequested)
         assert asked.actor == "slack:T1/U2" and seen.delivery is not None
         async with serving(around(home, slack), slack):

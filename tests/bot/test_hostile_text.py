@@ -281,8 +281,8 @@ def _sentences(words: str, state: Any) -> Iterator[Message]:
         e.ProgramEdited(base_hash=words, hash=words, text=words),
     ):
         said = answers.outcome(state, requests.Accepted(TAG, data), 99, "UTC")
-        yield answers.recorded("slack:T1/U1", said, LOOP)
-        yield answers.recorded(words, words, None)
+        yield answers.recorded("slack:T1/U1", said)
+        yield answers.recorded(words, words, waits=True)
 
 
 def forms(words: str) -> Iterator[dict[str, Any]]:
