@@ -24,7 +24,7 @@ def start(code: str, lines: list[str], folder: Path, env: dict[str, str] = ENV) 
 
 
 async def said(lines: list[str], text: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while text not in lines:  # noqa: ASYNC110 - the lines come from another process
             await asyncio.sleep(0.01)
 

@@ -53,7 +53,7 @@ def test_tail_follow_prints_what_comes_and_ends_well_with_ctrl_c(finished: Any, 
             finished.write(("", e.LoopStopped(why="asked")), ("", e.TroubleCleared(kind="disk", what="free again")))
             assert json.loads(tail.stdout.readline())["type"] == "trouble.cleared"
             tail.send_signal(signal.SIGINT)
-            assert tail.wait(10) == 0
+            assert tail.wait(60) == 0
             assert tail.stderr is not None and tail.stderr.read() == ""
         finally:
             tail.kill()
