@@ -33,7 +33,7 @@ def commands(text: str) -> Iterator[str]:
     code, prose = fences(text)
     shown = [*code.splitlines(), *(" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))]
     for line in shown:
-        for found in re.finditer(r"(?:^|(?<=[\s/]))nightshift .+|(?<=\()nightshift [^)]+", line):
+        for found in re.finditer(r"(?:^|(?<=\s)|(?<=bin/))nightshift .+|(?<=\()nightshift [^)]+", line):
             yield found[0]
 
 
