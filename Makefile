@@ -40,8 +40,11 @@ test: check
 test-all: check
 	@$(BIN)/pytest -n $(WORKERS) -m 'not gpu and not live'
 
+# BENCH=--quick for a look in a minute, BENCH='--write docs/performance.md' to put the table there.
 bench: setup
-	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	@$(BIN)/python -c 'import eventsourcing' 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from eventstore.envelope import Head
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("loop.cli", "Make a workspace: a git repository with train.py, prepare.py, program.md and settings."),
@@ -27,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "experiment": ("eventstore.cli", "Look at experiments; approve, reject, take back or repeat one."),
     "idea": ("eventstore.cli", "Suggest what to try, list what was suggested, take an idea back."),
     "program": ("eventstore.cli", "Show, edit, compare and pull program.md, the research instructions."),
-    "log": ("eventstore.cli", "Read, verify, export and back up the event log."),
+    "log": ("eventstore.cli", "Read, check, export, back up and restore the event log."),
 }
 """Each subcommand, where it lives, and the one sentence that `nightshift --help` shows."""
 
@@ -95,6 +100,20 @@ def main(ctx: click.Context, workspace: str | None) -> None:
       nightshift status                     look, from another terminal
     """
     ctx.obj = workspace
+    ctx.meta["eventstore.commits"] = commits_of  # `log check` is below the door of git
+
+
+def commits_of(root: Path) -> list[tuple[str, Head]] | None:
+    """The heads of the log that commits in the repository at *root* name; None where there is no repository."""
+    from loop.errors import GitFailed, WorkspaceError  # noqa: PLC0415 - only for `log check`
+    from loop.workspace import Workspace  # noqa: PLC0415
+
+    try:
+        return Workspace.open(root).log_heads()
+    except GitFailed as error:
+        raise click.ClickException(str(error)) from error
+    except WorkspaceError:
+        return None
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ OVERRUN_MIN_S = 2.0  # seconds; a step takes well under one, so more than this m
 BOS = VOCAB_SIZE - 1  # stands before each document; 0 bytes long and never scored
 PARTS = ("train", "select", "report")  # select decides what is kept, report is what people are shown
 # A word, a short number or a run of signs, each with the one space before it; line ends with the blanks around them.
-SPLIT_PATTERN = r" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Blanks are counted: the engine keeps a way back for each one of a run, and gives up on a million.
+SPLIT_PATTERN = r" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s{0,99}[\r\n]+|\s{1,99}(?!\S)|\s{1,99}"
 # Tests, bundled programs and other people's packages are not the library; `encodings` is character maps, too easy.
 NOT_LIBRARY = frozenset(
     {"test", "tests", "idle_test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "pydoc_data"}
@@ -76,7 +77,7 @@ RECORD_ENDINGS = (".jsonl", ".parquet")  # files of many documents, each the tex
 TEXT_FIELD = "text"
 TOKENIZER_BYTES = 250_000_000  # of text that the tokenizer is learned on, spread evenly over a longer corpus
 UNIT_BYTES = 8_000_000  # of text or JSONL that a worker takes at once
-PIECE_BYTES = 1_000_000  # of a text encoded at once; a longer one is cut after a line, which cuts no token
+PIECE_BYTES = 1_000_000  # of a text encoded at once; a longer one is cut between lines, which cuts no token
 WORKERS_FROM_BYTES = 32_000_000  # a smaller corpus is encoded before a second process has started
 
 CLIMBMIX_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
@@ -428,13 +429,19 @@ last_parquet = functools.lru_cache(maxsize=1)(open_parquet)  # a file has many r
 
 
 def cut_after_lines(blocks: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces, one for each block, that end after a line if there is an end of one in them."""
+    """
+    The same text in pieces, one for each block, cut where a line begins with a sign: no token spans that.
+
+    A block that has no such line is cut at its end.
+    """
     pending = ""
     for block in blocks:
         if pending:
-            cut = pending.rfind("\n") + 1 or len(pending)
-            yield pending[:cut]
-            pending = pending[cut:]
+            cut = pending.rfind("\n") + 1
+            while cut and (cut == len(pending) or pending[cut].isspace()):
+                cut = pending.rfind("\n", 0, cut - 1) + 1
+            yield pending[: cut or len(pending)]
+            pending = pending[cut or len(pending) :]
         pending += block
     yield pending
 
@@ -570,11 +577,11 @@ def attempt_download(url: str, target: Path, bar: Bar, stop: threading.Event) ->
         sha256 = (headers | first_answer).get("x-linked-etag", "").strip('"').lower()
         tag = sha256 or headers.get("etag", "")
         part = target.with_name(f"{target.name}.{hashlib.sha256(tag.encode()).hexdigest()[:16]}.part")
-        if begun and not (tag and answer.status == 206 and begun == part):
+        if begun and not (tag and answer.status == 206 and begun == part):  # not what we asked for: from the start
             begun.unlink()
             if answer.status == 206:
                 raise Damaged("the file on the server is another one now")
-        total = promised_bytes(headers, first_answer, already=part.stat().st_size if begun == part else 0)
+        total = promised_bytes(headers, first_answer, already=part.stat().st_size if part.exists() else 0)
         receive(answer, part, total, bar, stop)
     digest = file_sha256(part)
     try:
@@ -617,6 +624,7 @@ def receive(answer: http.client.HTTPResponse, part: Path, total: int, bar: Bar, 
             if not block:
                 raise ConnectionError(f"the connection ended after {size:,} of {total:,} bytes")
             size += file.write(block)
+            file.flush()  # what has come is kept, even if we are killed
             bar.at(part.name, size, total)
             if time.monotonic() - since > DOWNLOAD_STALL_S:
                 if size - had < SLOWEST_BYTES:
@@ -624,7 +632,6 @@ def receive(answer: http.client.HTTPResponse, part: Path, total: int, bar: Bar, 
                 since, had = time.monotonic(), size
             if stop.is_set():
                 raise ConnectionError("stopped")
-        file.flush()
         os.fsync(file.fileno())
 
 
@@ -1226,6 +1233,8 @@ def main() -> None:
         raise SystemExit(
             f"prepare.py: {error}: mend that, or choose other folders with --corpus and --cache"
         ) from error
+    except KeyboardInterrupt:
+        raise SystemExit("prepare.py: stopped; the next call goes on with what has been downloaded") from None
     counts = read_manifest(folder)["parts"]
     per_token = counts["train"]["bytes"] / counts["train"]["tokens"]
     sizes = ", ".join(f"{count['tokens']:,} {part}" for part, count in counts.items())

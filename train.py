@@ -1,13 +1,14 @@
 """Train a small GPT on a fixed budget of time, then hand it to the harness to be scored. Change anything here.
 
-    python prepare.py   # once
-    python train.py     # prints the score, val_bpb: bits per byte of held-out text, lower is better
+    python prepare.py       # once
+    python train.py         # prints the score, val_bpb: bits per byte of held-out text, lower is better
+    python train.py --dry   # builds, compiles and stops before it trains: does it start, and how fast?
 
 From the top down: constants, model, optimisers, schedule, loop. The harness (prepare.py) sets the tokenizer, the text,
 the budget and the score; `ready()` starts its clock and `hand_over(model)` stops it.
 
-Run: float32 on CPU, eagerly. Written but not yet run on a GPU: bfloat16 and torch.compile on CUDA.
-Not covered: several GPUs, resuming, sliding windows.
+Run: float32 on CPU, eagerly. Written but not yet run on a GPU: bfloat16, torch.compile and flex_attention on CUDA.
+Not covered: several GPUs, resuming.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prepare import MAX_SEQ_LEN, MAX_STEPS, SEED, VOCAB_SIZE, hand_over, ready
+from prepare import MAX_SEQ_LEN, MAX_STEPS, SEED, VOCAB_SIZE, cache_root, hand_over, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch.nn.attention.flex_attention import BlockMask
 
 # ---------------------------------------------------------------- constants: plain literals, one to a line
 
@@ -34,6 +38,8 @@ DEPTH = 4  # blocks
 DIM = 128  # width, a multiple of HEAD_DIM
 HEAD_DIM = 64  # even, for the rotation
 MLP_RATIO = 4  # hidden width of the MLP, in widths
+WINDOW_PATTERN = "L"  # block by block, over and over; L sees all that came before, S a window; the last block is L
+SHORT_WINDOW = 64  # tokens that S sees, the one at hand included
 ROPE_BASE = 10_000.0  # longest wavelength of the rotation, over 2 pi, in tokens
 SOFTCAP = 15.0  # logits stay within plus and minus this
 VALUE_EMBEDDINGS = True  # on every second block, the last one included
@@ -105,6 +111,32 @@ class Rotary(nn.Module):
         return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
 
 
+def in_window(_batch: int, _head: int, query: Tensor, key: Tensor) -> Tensor:
+    """Whether the position *query* sees the position *key* through a short window. The form is flex_attention's."""
+    return (query >= key) & (query - key < SHORT_WINDOW)
+
+
+def window_mask(length: int, device: torch.device) -> BlockMask | Tensor:
+    """Short windows over *length* positions: on CUDA by blocks, of which empty ones cost nothing; else bool (T, T)."""
+    if device.type == "cuda":
+        from torch.nn.attention.flex_attention import create_block_mask  # noqa: PLC0415 - a CPU does without
+
+        return create_block_mask(in_window, None, None, length, length, device=device)
+    at = torch.arange(length, device=device)
+    return in_window(0, 0, at[:, None], at)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | Tensor | None) -> Tensor:
+    """Attention of (B, H, T, D), causal, through *mask* if there is one. The kernel of blocks is fast only compiled."""
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if isinstance(mask, Tensor):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    from torch.nn.attention.flex_attention import flex_attention  # noqa: PLC0415 - see window_mask
+
+    return flex_attention(q, k, v, block_mask=mask)
+
+
 class Attention(nn.Module):
     """Causal self-attention with normed queries and keys; with *value_gate*, values may take in a token embedding."""
 
@@ -118,8 +150,10 @@ class Attention(nn.Module):
         self.out = Linear(DIM, DIM)
         self.gate = Linear(min(DIM, self.GATE_CHANNELS), DIM // HEAD_DIM) if value_gate else None
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary) -> Tensor:
-        """x: (B, T, DIM), value_embedding: (B, T, DIM) or None."""
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary, mask: BlockMask | Tensor | None
+    ) -> Tensor:
+        """x: (B, T, DIM), value_embedding: (B, T, DIM) or None, mask: of `window_mask` or None."""
         B, T, _ = x.shape
         q, k, v = (layer(x).view(B, T, -1, HEAD_DIM).transpose(1, 2) for layer in (self.query, self.key, self.value))
         if self.gate is not None:
@@ -127,7 +161,7 @@ class Attention(nn.Module):
             extra = value_embedding.view(B, T, -1, HEAD_DIM) * gate.unsqueeze(-1)
             v = v + extra.transpose(1, 2)
         q, k = norm(rotary(q)), norm(rotary(k))  # (B, H, T, HEAD_DIM)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = attend(q, k, v, mask)
         return self.out(y.transpose(1, 2).reshape(B, T, DIM))
 
 
@@ -151,8 +185,10 @@ class Block(nn.Module):
         self.attention = Attention(value_gate)
         self.mlp = MLP()
 
-    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary) -> Tensor:
-        x = x + self.attention(norm(x), value_embedding, rotary)
+    def forward(
+        self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary, mask: BlockMask | Tensor | None
+    ) -> Tensor:
+        x = x + self.attention(norm(x), value_embedding, rotary, mask)
         return x + self.mlp(norm(x))
 
 
@@ -172,6 +208,10 @@ class GPT(nn.Module):
         self.residual_lambdas = nn.Parameter(torch.ones(DEPTH))  # of the stream, before each block
         self.x0_lambdas = nn.Parameter(torch.full((DEPTH,), X0_LAMBDA))  # of the embedding, added before each block
         self.rotary = Rotary(HEAD_DIM, max(SEQ_LEN, MAX_SEQ_LEN))
+        letters = [WINDOW_PATTERN[i % len(WINDOW_PATTERN)] for i in range(DEPTH - 1)] + ["L"]
+        self.is_short = [{"S": True, "L": False}[letter] for letter in letters]
+        lengths = {SEQ_LEN, MAX_SEQ_LEN} if any(self.is_short) else set()
+        self.masks = {length: window_mask(length, self.head.weight.device) for length in lengths}
         self.init_weights()
 
     @torch.no_grad()
@@ -188,20 +228,25 @@ class GPT(nn.Module):
         self.head.weight.normal_(std=HEAD_INIT)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        mask = None
+        if any(self.is_short):
+            T = tokens.size(1)
+            mask = self.masks[T] if T in self.masks else window_mask(T, tokens.device)
         x = x0 = norm(self.embedding(tokens).to(self.dtype))
         for i, block in enumerate(self.blocks):
             x = self.residual_lambdas[i].to(x.dtype) * x + self.x0_lambdas[i].to(x.dtype) * x0
             embedded = (
                 self.value_embeddings[str(i)](tokens).to(self.dtype) if block.attention.gate is not None else None
             )
-            x = block(x, embedded, self.rotary)
+            x = block(x, embedded, self.rotary, mask if self.is_short[i] else None)
         logits = self.head(norm(x)).float()
         return SOFTCAP * torch.tanh(logits / SOFTCAP)
 
     def flops_per_token(self) -> float:
         """Forward and backward: 6 per weight that multiplies, plus attention (Chowdhery et al., 2022, appendix B)."""
         multiplied = sum(p.numel() for p in (*self.blocks.parameters(), *self.head.parameters()))
-        return 6 * multiplied + 12 * DEPTH * DIM * SEQ_LEN
+        seen = sum(min(SHORT_WINDOW, SEQ_LEN) if short else SEQ_LEN for short in self.is_short)
+        return 6 * multiplied + 12 * DIM * seen
 
 
 # ---------------------------------------------------------------- optimisers
@@ -315,9 +360,28 @@ def set_threads() -> None:
         torch.set_num_threads(max(1, cores - 1))
 
 
+def keep_compiled() -> None:
+    """
+    Keep what is compiled for the experiments after this one: in TORCHINDUCTOR_CACHE_DIR, else below the corpus' cache.
+
+    Comes first: importing the compiler sets the variable to a folder of its own, which may not outlive this process.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
+
+
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats per token."""
     return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+
+def build(device: str) -> tuple[GPT, list[AdamW | Muon], Callable[..., Tensor]]:
+    """Model, optimisers and loss; for CUDA, the loss will be compiled at its first call."""
+    with torch.device(device):
+        model = GPT(torch.bfloat16 if device == "cuda" else torch.float32)
+    if device == "cpu":  # compiling takes 10 s for a third more speed, again after each change of the model
+        return model, make_optimizers(model), loss_of
+    torch.set_float32_matmul_precision("high")
+    return model, make_optimizers(model), torch.compile(loss_of, fullgraph=True, dynamic=False)
 
 
 def warm_up(loss_fn: Callable[..., Tensor], model: nn.Module, device: str) -> None:
@@ -325,6 +389,8 @@ def warm_up(loss_fn: Callable[..., Tensor], model: nn.Module, device: str) -> No
     tokens = torch.randint(VOCAB_SIZE, (BATCH_ROWS, SEQ_LEN), device=device)
     loss_fn(model, tokens, tokens.clone()).backward()  # a clone: one tensor given twice would be compiled for that
     model.zero_grad(set_to_none=True)
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def fail(step: int, loss: float) -> None:
@@ -335,16 +401,18 @@ def fail(step: int, loss: float) -> None:
 
 def train() -> None:
     """Build, warm up, train until the deadline, hand over."""
+    began = time.monotonic()
+    keep_compiled()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(SEED)
     set_threads()
-    model = GPT(torch.bfloat16 if device == "cuda" else torch.float32).to(device)
-    optimizers = make_optimizers(model)
-    loss_fn = loss_of
-    if device == "cuda":  # on a CPU, compiling takes 10 s for a third more speed, again after each change of the model
-        torch.set_float32_matmul_precision("high")
-        loss_fn = torch.compile(loss_of, fullgraph=True, dynamic=False)
+    model, optimizers, loss_fn = build(device)
+    built = time.monotonic()
     warm_up(loss_fn, model, device)
+    if "--dry" in sys.argv[1:]:
+        seconds = f"built in {built - began:.1f} s, compiled and warm in {time.monotonic() - built:.1f} s"
+        print(f"ready to train on {device}: {sum(p.numel() for p in model.parameters()):,} parameters, {seconds}")
+        return
     gc.collect()
     gc.freeze()
     gc.disable()  # nothing here makes cycles, and a collection stops the GPU for up to half a second
@@ -353,13 +421,15 @@ def train() -> None:
     started = last_print = time.monotonic()
     budget_s = deadline - started
     stream = batches.stream(BATCH_ROWS, SEQ_LEN, device)
+    batch = next(stream)
     step, progress, smooth = 0, 0.0, 0.0
     while progress < 1:
         step_started = time.monotonic()
         loss = torch.zeros((), device=device)
         for _ in range(ACCUMULATION):
-            part = loss_fn(model, *next(stream)) / ACCUMULATION
+            part = loss_fn(model, *batch) / ACCUMULATION
             part.backward()
+            batch = next(stream)  # now, while a GPU is busy with this one
             loss += part.detach()
         for optimizer in optimizers:
             optimizer.step(lr_scale(progress))
@@ -382,13 +452,16 @@ def train() -> None:
             )
 
     tokens = step * ACCUMULATION * BATCH_ROWS * SEQ_LEN
+    trained_s = time.monotonic() - started
+    if device == "cuda":
+        model.compile(fullgraph=True, dynamic=False)  # the harness calls it to score: attention by blocks needs that
     hand_over(
         model,
         total_tokens=tokens,
         num_steps=step,
         num_params=sum(p.numel() for p in model.parameters()),
         depth=DEPTH,
-        mfu_percent=100 * model.flops_per_token() * tokens / (time.monotonic() - started) / H100_FLOPS,
+        mfu_percent=100 * model.flops_per_token() * tokens / trained_s / H100_FLOPS,
     )
 
 

@@ -1,16 +1,15 @@
 """How long a device waits between two experiments: from `training.finished` to the next `training.started`.
 
-    python benchmarks/bench_gap.py [--experiments 30] [--seconds 1.0]
+    python benchmarks/bench_gap.py [--quick]
 
 A real loop process, real git and real child processes; proposals are ready ahead. The gap holds everything in
 between: scoring, verdict, branch move, results.tsv, preparing and committing the next edit, a fresh folder, the
 start of the child. Half of the experiments are kept. The floor is measured in the same run: one child that does
-nothing (fork, exec, exit) and the durable appends alone.
+nothing (fork, exec, exit) and the durable appends alone, before the run and after it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -19,12 +18,13 @@ import time
 from pathlib import Path
 from statistics import median
 
+from table import AT, Row, make_repository, nightshift, run, show_time, times
+
 from eventstore import events as e
 from eventstore.envelope import NewEvent, parse_at
 from eventstore.home import Home
 from eventstore.store import Store
 
-AT = "2026-01-01T00:00:00.000000Z"
 SETTINGS = """\
 [objective]
 name = "cost"
@@ -41,21 +41,28 @@ file = "script.json"
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--experiments", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    options = parser.parse_args()
+def measure(quick: bool) -> list[Row]:
+    experiments, seconds = (8, 0.3) if quick else (30, 0.5)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make_workspace(root, options.experiments, options.seconds)
-        floor_ms = floor(root)
-        subprocess.run((sys.executable, "-m", "nightshift", "-C", folder, "loop", "--until-idle"), check=True)
-        gaps_ms = sorted(gaps(root))
-    p50, p90, worst = median(gaps_ms), gaps_ms[int(0.9 * len(gaps_ms))], gaps_ms[-1]
-    print(f"gap between trainings, {len(gaps_ms)} gaps: p50 {p50:.0f} ms, p90 {p90:.0f} ms, max {worst:.0f} ms")
-    print(f"floor in the same run (10 durable appends and one empty child): {floor_ms:.0f} ms")
-    print(f"p50 / floor = {p50 / floor_ms:.1f}")
+        make_workspace(root, experiments, seconds)
+        before_s = median(floor(root / f"floor{n}") for n in range(5))
+        nightshift("-C", folder, "loop", "--until-idle", cwd=root)
+        floor_s = median((before_s, *(floor(root / f"floor{n}") for n in range(5, 10))))
+        gaps_s = gaps(root)
+    p50, beside = median(gaps_s), "10 appends and an empty child"
+    return [
+        Row(
+            f"gap between trainings, p50 of {len(gaps_s)}",
+            show_time(p50),
+            beside,
+            show_time(floor_s),
+            times(p50, floor_s),
+            "100 ms",
+            p50 <= 0.1,
+        ),
+        Row("the longest of them", show_time(max(gaps_s)), beside, show_time(floor_s), times(max(gaps_s), floor_s)),
+    ]
 
 
 def make_workspace(root: Path, experiments: int, seconds: float) -> None:
@@ -70,23 +77,20 @@ def make_workspace(root: Path, experiments: int, seconds: float) -> None:
         for n in range(1, experiments + 1)
     ]
     (root / "script.json").write_text(json.dumps(script))
-    identity = ("-c", "user.name=Bench", "-c", "user.email=bench@example.org")
-    for args in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "start")):
-        subprocess.run(("git", *identity, *args), cwd=root, check=True)
+    make_repository(root)
     asked = e.RunRequested(tag="bench", from_ref="HEAD", zone="UTC", limits=e.Limits(experiments=experiments))
     with Store.open(Home(root).log_path) as log:
         log.append([NewEvent("ask", "bench", AT, "bench", asked)])
 
 
-def floor(root: Path) -> float:
-    """Milliseconds of what no loop can do without, on this disk, now."""
-    began = time.perf_counter()
-    with Store.open(root / "floor.db") as log:
-        opened = time.perf_counter() - began
+def floor(folder: Path) -> float:
+    """Seconds of what no loop can do without, on this disk, now."""
+    with Store.open(folder / "events.db") as log:
+        began = time.perf_counter()
         for n in range(10):
             log.append([NewEvent(f"n{n}", "", AT, "bench", e.LoopStopped(why="floor"))])
-    subprocess.run((sys.executable, "-S", "-c", ""), check=True)
-    return (time.perf_counter() - began - opened) * 1000
+        subprocess.run((sys.executable, "-S", "-c", ""), check=True)
+        return time.perf_counter() - began
 
 
 def gaps(root: Path) -> list[float]:
@@ -97,9 +101,9 @@ def gaps(root: Path) -> list[float]:
         if isinstance(event.data, e.TrainingFinished):
             finished = parse_at(event.at)
         elif isinstance(event.data, e.TrainingStarted) and finished is not None:
-            out.append((parse_at(event.at) - finished).total_seconds() * 1000)
+            out.append((parse_at(event.at) - finished).total_seconds())
     return out
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

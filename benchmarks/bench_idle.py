@@ -1,33 +1,34 @@
-"""What preparing ahead is worth: how long the device stands idle between trainings when a proposal takes 0.7 s.
+"""What preparing ahead is worth: how long the device stands idle between trainings when a proposal takes time.
 
-    python benchmarks/bench_idle.py [--experiments 50] [--train 1.0] [--answer 0.7]
+    python benchmarks/bench_idle.py [--quick]
 
 A real loop process, real git, real child processes, and Claude's real SDK talking to a Messages API on loopback that
-thinks for 0.7 s before each answer. Two runs of the same night: with one proposal prepared ahead, and with none, where
+thinks for half a second before each answer. Two runs of the same night: with one proposal prepared ahead, and with
+none, where
 the next one is asked for when the device is free. The gap is the whole time from the end of one training to the start
 of the next by the monotonic clock, as the log has it (`training.started`, idle_s). Half of the experiments are kept.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from table import AT, ROOT, Row, make_repository, nightshift, run, show_time, times
 
 from eventstore import events as e
 from eventstore.envelope import NewEvent
 from eventstore.home import Home
 from eventstore.store import Store
 
-API = Path(__file__).parents[1] / "tests" / "loop" / "messages_api.py"
-AT = "2026-01-01T00:00:00.000000Z"
+API = ROOT / "tests" / "loop" / "messages_api.py"
 SETTINGS = """\
 [objective]
 name = "cost"
@@ -42,27 +43,42 @@ kind = "claude"
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--experiments", type=int, default=50)
-    parser.add_argument("--train", type=float, default=1.0, metavar="SECONDS")
-    parser.add_argument("--answer", type=float, default=0.7, metavar="SECONDS")
-    options = parser.parse_args()
+def measure(quick: bool) -> list[Row]:
+    experiments, train_s, answer_s = (6, 0.4, 0.4) if quick else (20, 0.7, 0.5)
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        script = make_workspace(root, options.experiments, options.train)
+        script = make_workspace(root, experiments, train_s)
         for tag, ahead in (("ahead", 1), ("one-by-one", 0)):
-            with messages_api(script, options.answer) as url:
-                serve(root, url, tag, ahead, options.experiments)
-            report(root, tag, options)
+            with messages_api(script, answer_s) as url:
+                serve(root, url, tag, ahead, experiments)
+            found[tag] = Idle.of(root, tag)
+    ahead, none = found["ahead"], found["one-by-one"]
+    what = f"answers of {answer_s:g} s, trainings of {train_s:g} s, one proposal ahead"
+    return [
+        Row(
+            f"{what}: gap, p50 of {len(ahead.gaps_s)}",
+            show_time(median(ahead.gaps_s)),
+            "none ahead",
+            show_time(median(none.gaps_s)),
+            times(median(ahead.gaps_s), median(none.gaps_s)),
+            "100 ms",
+            median(ahead.gaps_s) <= 0.1,
+        ),
+        Row(
+            f"{what}: time the device is idle",
+            f"{ahead.share:.1%}",
+            "none ahead",
+            f"{none.share:.1%}",
+            times(ahead.share, none.share),
+        ),
+    ]
 
 
 def make_workspace(root: Path, experiments: int, train_s: float) -> Path:
     (root / "program.py").write_text(f"import time\nCOST = 1000.0\ntime.sleep({train_s})\nprint('cost:', COST)\n")
     (root / "nightshift.toml").write_text(SETTINGS)
-    identity = ("-c", "user.name=Bench", "-c", "user.email=bench@example.org")
-    for args in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "start")):
-        subprocess.run(("git", *identity, *args), cwd=root, check=True)
+    make_repository(root)
     script = root / ".git" / "script.json"
     answers = [answer(n, 1000.0 - n if n % 2 else 2000.0 + n) for n in range(1, experiments + 1)]
     script.write_text(json.dumps(answers))
@@ -106,26 +122,28 @@ def serve(root: Path, url: str, tag: str, ahead: int, experiments: int) -> None:
     )
     with Store.open(Home(root).log_path) as log:
         log.append([NewEvent(f"ask {tag}", tag, AT, "bench", asked)])
-    environ = {**os.environ, "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "sk-test-bench"}
-    command = (sys.executable, "-m", "nightshift", "-C", str(root), "loop", "--until-idle")
-    subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL)
+    key = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "sk-test-bench"}
+    nightshift("-C", str(root), "loop", "--until-idle", cwd=root, **key)
 
 
-def report(root: Path, tag: str, options: argparse.Namespace) -> None:
-    with Store.open(Home(root).log_path) as log:
-        events = [event.data for event in log.stream() if event.run == tag]
-    gaps_s = sorted(x.idle_s for x in events if isinstance(x, e.TrainingStarted) and x.idle_s is not None)
-    trained_s = sum(x.seconds for x in events if isinstance(x, e.TrainingFinished))
-    kept = sum(isinstance(x, e.ExperimentDecided) and x.verdict == "keep" for x in events)
-    failed = sum(isinstance(x, e.ProposalFailed) for x in events)
-    idle = sum(gaps_s) / (sum(gaps_s) + trained_s)
-    p50_ms, p90_ms, max_ms = (1000 * gap for gap in (median(gaps_s), gaps_s[int(0.9 * len(gaps_s))], gaps_s[-1]))
-    print(
-        f"{tag:>10}: {len(gaps_s)} gaps, p50 {p50_ms:.0f} ms, p90 {p90_ms:.0f} ms, max {max_ms:.0f} ms; "
-        f"idle {idle:.1%} of the time; {kept} keeps, {failed} failed asks "
-        f"(training {options.train:g} s, an answer {options.answer:g} s)"
-    )
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The gaps of one run, and the share of its time that they are."""
+
+    gaps_s: list[float]
+    share: float
+
+    @classmethod
+    def of(cls, root: Path, tag: str) -> Idle:
+        with Store.open(Home(root).log_path) as log:
+            events = [event.data for event in log.stream() if event.run == tag]
+        failed = sum(isinstance(x, e.ProposalFailed) for x in events)
+        if failed:
+            raise RuntimeError(f"{failed} asks of {tag} failed, so its gaps are not what this measures")
+        gaps_s = [x.idle_s for x in events if isinstance(x, e.TrainingStarted) and x.idle_s is not None]
+        trained_s = sum(x.seconds for x in events if isinstance(x, e.TrainingFinished))
+        return cls(gaps_s, sum(gaps_s) / (sum(gaps_s) + trained_s))
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

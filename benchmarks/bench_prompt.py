@@ -1,33 +1,28 @@
 """What a prompt costs as a run grows: its size, the time to write it, and what survives in it.
 
-    python benchmarks/bench_prompt.py [--tokens 60000] [--seed 1]
+    python benchmarks/bench_prompt.py [--quick]
 
-Histories of 10 to 10,000 experiments are made from a seed: 18 % keeps at first and fewer later, 5 % crashes, many
-topics in many wordings, half of them in words that were never used before. Experiment 17 crashed with an error that no
-other one has. "common" is the share of the bytes that the prompt has in common with the prompt of the ask before, from
-its start: what a cache by prefix can serve. After a keep the files change, and with them all that follows.
+A history of 10,000 experiments (quick: 2,000) is made from a seed: 18 % keeps at first and fewer later, 5 % crashes,
+many topics in many wordings, half of them in words that were never used before. Experiment 17 crashed with an error
+that no other one has. "In common" are the bytes from its start that the prompt shares with that of the ask before:
+what a cache by prefix can serve. After a keep the files change, and with them all that follows. Tokens are a cautious
+estimate.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
-import time
-from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
+from functools import partial
+
+from table import ROOT, Row, interleaved, medians, run, show_time, times
 
 from eventstore.events import SetConstants
 from loop.fences import estimate_tokens
 from loop.prompts import build
 from loop.proposers.base import Ask, InFlight, Tried
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-ROOT = Path(__file__).parents[1]
-SIZES = (10, 100, 1_000, 10_000)
+TOKENS_MAX, SEED = 60_000, 1
 LESSON = "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0"
 
 THINGS = (
@@ -126,51 +121,48 @@ def told_keeps(record: str) -> set[int]:
     }
 
 
-def common_share(before: str, after: str) -> float:
-    """The share of *after*, in bytes, that is a common start of both."""
+def common_bytes(before: str, after: str) -> int:
+    """How many bytes both have in common from their start."""
     old, new = before.encode(), after.encode()
-    shared = next((at for at, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
-    return shared / len(new)
+    return next((at for at, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
 
 
-def row(size: int, tokens_max: int, seed: int) -> Sequence[str]:
-    past = history(size, seed)
-    now = ask(past)
-    times_ms = []
-    for _ in range(7):
-        began = time.perf_counter()
-        prompt = build(now, tokens_max=tokens_max, answer="tool")
-        times_ms.append((time.perf_counter() - began) * 1000)
-    keeps = {tried.experiment for tried in past if tried.verdict == "keep"}
+def measure(quick: bool) -> list[Row]:
+    size = 2_000 if quick else 10_000
+    long, short = history(size, SEED), history(size // 10, SEED)
+    prompt = build(ask(long), tokens_max=TOKENS_MAX, answer="tool")
+    works = [partial(build, ask(past), tokens_max=TOKENS_MAX, answer="tool") for past in (long, short)]
+    long_s, short_s = medians(interleaved(7, works))
+    keeps = {tried.experiment for tried in long if tried.verdict == "keep"}
     told = keeps & told_keeps(prompt.user[1].text)
-    before = build(ask(past[:-1]), tokens_max=tokens_max, answer="tool")
-    cached = sum(len(section.text.encode()) for section in (*prompt.system, *prompt.user[:2]))
-    return (
-        f"{size:,}",
-        f"{estimate_tokens(prompt.text):,}",
-        f"{len(prompt.text.encode()):,}",
-        f"{median(times_ms):.1f}",
-        f"{len(told)} of {len(keeps)}",
-        "-" if size < 17 else "yes" if "UnicodeDecodeError" in prompt.user[2].text else "NO",
-        f"{common_share(before.text, prompt.text):.0%}{' (a keep)' if past[-1].verdict == 'keep' else ''}",
-        f"{cached / len(prompt.text.encode()):.0%}",
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=60_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    rows: list[Sequence[str]] = [
-        ("experiments", "tokens", "bytes", "ms", "keeps in it", "lesson of 17", "common", "cached")
+    before = build(ask(long[:-1]), tokens_max=TOKENS_MAX, answer="tool").text
+    whole, common = len(prompt.text.encode()), common_bytes(before, prompt.text)
+    lesson = "UnicodeDecodeError" in prompt.user[2].text
+    tokens = estimate_tokens(prompt.text)
+    what = f"prompt after {size:,} experiments"
+    return [
+        Row(
+            f"{what}, tokens",
+            f"{tokens:,}",
+            "its limit",
+            f"{TOKENS_MAX:,}",
+            times(tokens, TOKENS_MAX),
+            "1 x",
+            tokens <= TOKENS_MAX,
+        ),
+        Row(
+            f"{what}, keeps and the lesson of experiment 17 in it",
+            f"{len(told) + lesson}",
+            "there are",
+            f"{len(keeps) + 1}",
+            times(len(told) + lesson, len(keeps) + 1),
+            "1 x",
+            told == keeps and lesson,
+        ),
+        Row(f"{what}, bytes in common with the one before", f"{common:,}", "all", f"{whole:,}", times(common, whole)),
+        Row(f"{what}, built in", show_time(long_s), "a tenth of them", show_time(short_s), times(long_s, short_s)),
     ]
-    rows += [row(size, options.tokens, options.seed) for size in SIZES]
-    widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
-    for line in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
-    print(f"tokens: by the estimate, at most {options.tokens:,}; ms: median of 7; cached: bytes in cached sections")
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

@@ -1,6 +1,6 @@
 """What it costs to replay a log into results.tsv and the state of the workspace.
 
-    python benchmarks/bench_replay.py [--events 100000] [--events 1000000] [--rounds 3]
+    python benchmarks/bench_replay.py [--quick]
 
 "results and run_state" is `Store.stream` folded into both projections, as the loop does at its start. "Fetch and decode
 only" reads all columns of the same file by the same driver in the same pages and decodes the data into their structs,
@@ -11,7 +11,6 @@ where it says "read only". All are interleaved, files warm in the page cache.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import night
-from table import Row, faster, interleaved, medians, print_rows, show_time, times
+from table import Row, faster, interleaved, medians, run, show_time, times
 
 from eventstore.connection import connect
 from eventstore.events import CATALOGUE
@@ -37,18 +36,12 @@ FETCH = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, action="append")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    rows: list[Row] = []
-    for events in options.events or (100_000, 1_000_000):
-        rows += measure(events, options.rounds)
-    print_rows(rows)
+def measure(quick: bool) -> list[Row]:
+    sizes = ((100_000, 1),) if quick else ((100_000, 5), (1_000_000, 3))
+    return [row for events, rounds in sizes for row in replays(events, rounds)]
 
 
-def measure(events: int, rounds: int) -> list[Row]:
+def replays(events: int, rounds: int) -> list[Row]:
     """The rows for a log of *events*."""
     import library
 
@@ -132,4 +125,4 @@ def fetch_and_decode(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

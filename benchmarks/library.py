@@ -68,6 +68,21 @@ def happened(originator: UUID, number: int, event: NewEvent, data: dict[str, Any
     )
 
 
+def save(application: Nights, aggregate: Run, event: NewEvent) -> None:
+    """Store one event as a person would: trigger it on the aggregate and save that."""
+    aggregate.trigger_event(
+        Run.Happened,
+        run=event.run,
+        type=type(event.data).TYPE,
+        number=type(event.data).VERSION,
+        at=event.at,
+        actor=event.actor,
+        cause=event.cause if isinstance(event.cause, int) else None,
+        data=msgspec.to_builtins(event.data),
+    )
+    application.save(aggregate)
+
+
 def write(application: Nights, events: Iterable[NewEvent]) -> None:
     """Store a whole night in batches, as fast as its recorder takes them."""
     counts: dict[UUID, int] = {}

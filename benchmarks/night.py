@@ -38,12 +38,13 @@ DIFF = """\
  WEIGHT_DECAY = 0.2
 """
 RATIONALE = """\
-Of the 30 experiments that changed MATRIX_LR, those between 0.05 and 0.07 lost least after 300 s, while the loss of the \
-first 100 steps fell fastest at the high end. That speaks for a high rate early and a longer warmdown. The embedding \
-rate was not moved with it so far, and the two keeps that did move both at once cannot tell which of them helped, so \
-this one moves the matrix rate alone and leaves WARMDOWN_RATIO where it is. If the final loss is worse by less than \
-0.002 the schedule is next; if it is worse by more, the rate is settled and the width is worth the next ten attempts. \
-What would speak against it is a loss that diverges in the first 50 steps, as in the two crashes at 0.2.
+Of the 30 experiments that changed MATRIX_LR, those between 0.05 and 0.07 lost least after 300 s, while the loss of \
+the first 100 steps fell fastest at the high end. That speaks for a high rate early and a longer warmdown. The \
+embedding rate was not moved with it so far, and the two keeps that did move both at once cannot tell which of them \
+helped, so this one moves the matrix rate alone and leaves WARMDOWN_RATIO where it is. If the final loss is worse \
+by less than 0.002 the schedule is next; if it is worse by more, the rate is settled and the width is worth the \
+next ten attempts. What would speak against it is a loss that diverges in the first 50 steps, as in the two crashes \
+at 0.2.
 """
 TAIL = """\
 Traceback (most recent call last):
@@ -225,9 +226,7 @@ def _training(told: _Teller, n: int, commit: str, nonce: str) -> Iterator[NewEve
     if not crashed:
         yield told.new(e.ScoringRequested(experiment=n, attempt=0, trial=0, evaluator="in-place/1"))
         score = _score(told, n)
-        yield told.new(
-            e.ScoringFinished(experiment=n, attempt=0, trial=0, outcome="scored", score=score, claim=score)
-        )
+        yield told.new(e.ScoringFinished(experiment=n, attempt=0, trial=0, outcome="scored", score=score, claim=score))
 
 
 def _verdict(told: _Teller, n: int, commit: str) -> Iterator[NewEvent]:

@@ -1,23 +1,29 @@
 """What the benchmarks share: a row of the one table, the ways to measure, and the machine in words.
 
 A row is a ratio to a peer or a limit that was measured in the same run, because a disk's speed drifts within minutes.
+Each `bench_*.py` is a program of its own that prints its rows; `run_all.py` runs them one after the other.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
+import json
 import math
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[1]
+AT = "2026-01-01T00:00:00.000000Z"
+"""The time of events whose time is of no matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,25 @@ class Row:
     ratio: str
     target: str = ""
     is_met: bool | None = None
+
+
+def run(about: str | None, measure: Callable[[bool], list[Row]]) -> None:
+    """
+    The command line of one benchmark: measure, and print the rows.
+
+    Args:
+        about: Its docstring.
+        measure: Takes whether it shall be quick: fewer and smaller, for a look.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a look in seconds")
+    parser.add_argument("--json", action="store_true", help="rows as JSON, for run_all.py")
+    options = parser.parse_args()
+    rows = measure(options.quick)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    else:
+        print(as_table(rows))
 
 
 def times(ours: float, peer: float) -> str:
@@ -99,20 +124,27 @@ def nightshift(*args: str, cwd: Path, **environ: str) -> None:
     subprocess.run(command, check=True, cwd=cwd, env={**os.environ, **environ}, stdout=subprocess.DEVNULL)
 
 
+def make_repository(root: Path) -> None:
+    """Make *root*, with all that is in it, a git repository of one commit."""
+    identity = ("-c", "user.name=Bench", "-c", "user.email=bench@example.org")
+    for args in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "start")):
+        subprocess.run(("git", *identity, *args), cwd=root, check=True)
+
+
 def memory_folder() -> Path | None:
     """A folder in memory, for what is not about the disk; None where there is none."""
     folder = Path("/dev/shm")
     return folder if folder.is_dir() and os.access(folder, os.W_OK) else None
 
 
-def print_rows(rows: Sequence[Row]) -> None:
+def as_table(rows: Sequence[Row]) -> str:
     """The rows as Markdown, columns aligned."""
     lines = [("what", "measured", "beside", "its figure", "ratio", "target", "")]
     lines += [(r.what, r.ours, r.beside, r.peer, r.ratio, r.target, _mark(r.is_met)) for r in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, tuple("-" * width for width in widths))
-    for line in lines:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |", flush=True)
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
 def _mark(is_met: bool | None) -> str:
@@ -121,11 +153,21 @@ def _mark(is_met: bool | None) -> str:
 
 def machine() -> str:
     """This machine in words, with the load that others put on it."""
-    from sqlite_utils.utils import sqlite3
+    from eventstore.driver import sqlite3
 
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{os.cpu_count()} cores, {memory_gb:.0f} GB of memory, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} cores, {memory_gb:.0f} GB of memory, {_disk()}, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
         f"load {os.getloadavg()[0]:.1f} at the start"
     )
+
+
+def _disk() -> str:
+    """What the temporary folder, on which all this is measured, lies on."""
+    device = Path(tempfile.gettempdir()).stat().st_dev
+    block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    if not block.exists():
+        return f"a file system without a disk of its own below {tempfile.gettempdir()}"
+    name = block.resolve().name
+    return f"a virtual disk ({name})" if name.startswith(("vd", "xvd")) else f"the disk {name}"

@@ -11,9 +11,10 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -24,7 +25,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.access import watched_groups
-from bot.checkup import REMEDIES, Tokens
+from bot.checkup import REMEDIES, Tokens, connections
 from bot.desk import Desk, last_digest
 from bot.drawing import draw_digest, staircase_of
 from bot.errors import SignInRefused
@@ -46,7 +47,7 @@ from bot.watchdog import Signs, look
 from eventstore import events as e
 from eventstore import settings as st
 from eventstore.bells import POLL_S, Bell
-from eventstore.envelope import Event
+from eventstore.envelope import Event, NewEvent, format_at
 from eventstore.errors import LogUnavailable
 from eventstore.home import Home
 from eventstore.projections.digest import window_of
@@ -79,6 +80,8 @@ class Around:
         host: Names the bot in the log.
         stop: Set to end the bot.
         ready: Called once it serves.
+        sleep: Waits so many seconds of `monotonic`.
+        open_log: `Worker.open`, unless a test puts itself in between.
     """
 
     home: Home
@@ -94,6 +97,8 @@ class Around:
     ready: Callable[[], None] = lambda: None
     ping_every_s: float = PING_EVERY_S
     ring_every_s: float = 20.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    open_log: Callable[[Path], AbstractAsyncContextManager[Worker]] = Worker.open
 
     @property
     def actor(self) -> str:
@@ -102,12 +107,13 @@ class Around:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the bot is in Slack."""
+    """Who the bot is in Slack, and the address of the workspace."""
 
     team: str
     team_name: str
     user: str
     bot: str
+    url: str
 
 
 async def serve(around: Around) -> None:
@@ -119,7 +125,7 @@ async def serve(around: Around) -> None:
         EventstoreError: If the log cannot be used.
     """
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(Worker.open(around.home.log_path))
+        log = await stack.enter_async_context(around.open_log(around.home.log_path))
         bell = await stack.enter_async_context(Bell(around.home.bells))
         client = await stack.enter_async_context(web_client(around))
         me = await _unless_stopped(around.stop, sign_in(client, around.tokens.app))
@@ -138,7 +144,7 @@ async def post_digest(around: Around) -> None:
         EventstoreError: If the log cannot be used.
     """
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(Worker.open(around.home.log_path))
+        log = await stack.enter_async_context(around.open_log(around.home.log_path))
         bell = await stack.enter_async_context(Bell(around.home.bells))
         client = await stack.enter_async_context(web_client(around))
         me = await _unless_stopped(around.stop, sign_in(client, around.tokens.app))
@@ -173,7 +179,11 @@ async def sign_in(
     who = await _reached("SLACK_BOT_TOKEN", client.auth_test, sleep)
     await _reached("SLACK_APP_TOKEN", lambda: client.apps_connections_open(app_token=app_token), sleep)
     return Identity(
-        str(who.get("team_id")), str(who.get("team")), str(who.get("user_id")), str(who.get("bot_id") or "")
+        str(who.get("team_id")),
+        str(who.get("team")),
+        str(who.get("user_id")),
+        str(who.get("bot_id") or ""),
+        str(who.get("url") or ""),
     )
 
 
@@ -216,8 +226,8 @@ class Bot:
         self.around = around
         self.me = me
         self.ledger = Ledger(log, around.now)
-        self.door = Notifier(client, clock=around.monotonic)
-        self.rules = _rules(around)
+        self.door = Notifier(client, clock=around.monotonic, sleep=around.sleep)
+        self.rules = _rules(around, me.url)
         self.poster = Poster(
             self.ledger,
             self.ledger.board,
@@ -229,6 +239,7 @@ class Bot:
             now=around.now,
             new_id=around.new_id,
             actor=around.actor,
+            sleep=around.sleep,
         )
         slack = around.settings.slack
         self.people = People(
@@ -238,17 +249,19 @@ class Bot:
             self.ledger,
             self.people,
             Looks(self.ledger, around.home),
-            ask_digest=self.poster.ask_digest,
             digest_hour=self._digest_hour,
             slack=slack,
             home=around.home,
             home_team=me.team,
             zone=around.zone,
             now=around.now,
+            limits=around.settings.limits,
+            workspace_url=me.url,
         )
         self.homes = Homes(self.desk, self.door, around.monotonic, self._last_digest, self._home_picture)
         self.front = Front(self.desk, self.door, Once(around.monotonic), self._post, self._thread_of)
         self.signs = Signs(around.monotonic())
+        self._is_greeted = False
         self._client = client
         self._bell = bell
         self._picture: tuple[tuple[str, int], Picture | None] = (("", 0), None)
@@ -276,7 +289,9 @@ class Bot:
         """Post one digest, and whatever else waits to be posted before it."""
         await self.ledger.catch_up()
         self.poster.adopt()
-        self.poster.ask_digest(self.around.settings.slack.channel or "")
+        asked = e.DigestRequested(channel=self.around.settings.slack.channel or "")
+        at = format_at(self.around.now())
+        await self.ledger.append([NewEvent(self.around.new_id(), "", at, self.around.actor, asked)])
         await self.poster.settle()
 
     # ------------------------------------------------------------ parts
@@ -358,8 +373,19 @@ class Bot:
             return
         if said.get("type") == "hello":
             self.signs.hello(self.around.monotonic())
+            self._note_others(connections(said))
         elif said.get("type") == "disconnect" and said.get("reason") == "link_disabled":
             LOG.error("Socket Mode was switched off in the app's settings: switch it on again, or nothing is heard")
+
+    def _note_others(self, found: int) -> None:
+        """Say at the start if Slack counts more connections than ours; later it may count one that ours replaces."""
+        if found > 1 and not self._is_greeted:
+            LOG.warning(
+                "Slack counts %d connections with these tokens: another bot may serve another workspace with them, and "
+                "then each command reaches only one of the two",
+                found,
+            )
+        self._is_greeted = True
 
     async def _on_error(self, error: Exception, body: dict[str, Any]) -> None:
         """Every fault of a listener: an id for the person, the rest for the bot's log."""
@@ -399,7 +425,7 @@ class Bot:
         return thread.ts if thread is not None and thread.channel == channel else ""
 
     def _last_digest(self) -> LastDigest | None:
-        return last_digest(self.ledger.board, self.around.settings.slack.channel)
+        return last_digest(self.ledger.board, self.around.settings.slack.channel, self.me.url)
 
     async def _home_picture(self) -> Picture | None:
         """The staircase of the run that the Home tab tells of first, uploaded anew when it has another verdict."""
@@ -417,7 +443,7 @@ class Bot:
         return self._picture[1]
 
 
-def _rules(around: Around) -> Rules:
+def _rules(around: Around, workspace_url: str) -> Rules:
     """What the outbox needs that is not in the log."""
     settings = around.settings
     return Rules(
@@ -425,6 +451,7 @@ def _rules(around: Around) -> Rules:
         digest_at=settings.digest.hour,
         digest_zone=settings.digest.zone or around.zone,
         booted_at=around.now(),
+        workspace_url=workspace_url,
     )
 
 
@@ -434,8 +461,8 @@ async def _look_up(client: AsyncWebClient, method: str, params: Mapping[str, Any
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not Bolt's warning that `authorize` wins over the token: that is why it is there."""
-    return "`authorize` has been used" not in record.getMessage()
+    """Not Bolt's warnings that the client and `authorize` win over SLACK_BOT_TOKEN: that is why they are there."""
+    return not record.getMessage().endswith(("`token` will be unused.", "env variable) will be ignored."))
 
 
 async def _until_stopped(stop: asyncio.Event, work: Sequence[Awaitable[None]]) -> None:

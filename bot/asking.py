@@ -32,6 +32,7 @@ Request = (
     | i.Again
     | i.Approve
     | i.Reject
+    | i.DigestNow
     | i.DigestAt
     | i.DigestOff
 )
@@ -85,10 +86,8 @@ def judge(state: State, request: Request, asker: Asker, seen: int | None = None)
             return requests.suggest_idea(state, text)
         case i.WithdrawIdea(idea=idea):
             return requests.withdraw_idea(state, idea)
-        case i.DigestAt(at=at, zone=zone):
-            return requests.schedule_digest(asker.channel, at, zone or asker.zone)
-        case i.DigestOff():
-            return requests.schedule_digest(asker.channel, "", "")
+        case i.DigestNow() | i.DigestAt() | i.DigestOff():
+            return _of_digest(request, asker)
 
 
 def _of_experiment(state: State, request: i.Veto | i.Again | i.Approve | i.Reject) -> Answer:
@@ -103,8 +102,20 @@ def _of_experiment(state: State, request: i.Veto | i.Again | i.Approve | i.Rejec
             return requests.reject(state, tag, number, why)
 
 
+def _of_digest(request: i.DigestNow | i.DigestAt | i.DigestOff, asker: Asker) -> Answer:
+    match request:
+        case i.DigestNow():
+            return requests.request_digest(asker.channel)
+        case i.DigestAt(at=at, zone=zone):
+            return requests.schedule_digest(asker.channel, at, zone or asker.zone)
+        case i.DigestOff():
+            return requests.schedule_digest(asker.channel, "", "")
+
+
 def stale(state: State, request: Request, seen: int) -> str | None:
     """Why what the button's message shows at position *seen* is no longer what the click would be about, or None."""
+    if seen > state.position:
+        return "this button is of another workspace, or of a log that is gone: use the command instead"
     tag = tag_of(request)
     run = state.runs.get(tag) if tag is not None else None
     if run is None:
@@ -128,7 +139,7 @@ def tag_of(request: Request) -> str | None:
 
 def run_of_refusal(request: Request) -> str | None:
     """The run that a refusal belongs to, as `Ledger.ask` takes it: None for the active one, empty for none."""
-    if isinstance(request, i.SuggestIdea | i.WithdrawIdea | i.DigestAt | i.DigestOff):
+    if isinstance(request, i.SuggestIdea | i.WithdrawIdea | i.DigestNow | i.DigestAt | i.DigestOff):
         return ""
     return tag_of(request)
 

@@ -6,7 +6,8 @@ twice. A post is `open` from its `post.requested` to its `post.made` or `post.fa
 
 What is posted of the past: before a run has its parent, its verdicts are only counted (`Tally`), and so are the oldest
 of more than `BACKLOG_MAX` replies that wait; the count is one reply. A run that is over before the bot's first post in
-this log is not posted at all.
+this log is not posted at all. Nor is a change of program.md before it, unless it was made in Slack, where it is
+waited for.
 
 Memory: words about an experiment are kept while it is in flight or its replies are not made; of a run that is over a
 few words stay, because its parent can still change (a veto).
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
-from bot.schedule import Schedules
+from bot.schedule import Schedules, on_demand_key
 from eventstore import events as e
 from eventstore.codec import clean
 from eventstore.envelope import Event
@@ -39,6 +40,7 @@ Kind = Literal[
     "budget",
     "paused",
     "finished",
+    "program",
     "trouble",
     "digest",
     "digest_reply",
@@ -47,6 +49,8 @@ Kind = Literal[
 
 BACKLOG_MAX = 20
 """Replies of a run that may wait to be posted; of more, the oldest are counted in one reply."""
+PROGRAMS_MAX = 5
+"""Changes of program.md that may wait to be posted; of more, the newest."""
 STREAK = 3
 """Crashes in a row that the channel is told of."""
 TEXT_KEPT = 1_000
@@ -176,7 +180,17 @@ class RefusedRun:
     remedy: str
 
 
-Card = Plan | Verdict | Tally | Crashes | Budget | Trouble | RefusedRun
+@dataclass(frozen=True, slots=True)
+class ProgramChange:
+    """Someone changed program.md. *by* is the event's actor, *hash* that of *after*."""
+
+    by: str
+    hash: str
+    before: str = field(repr=False)
+    after: str = field(repr=False)
+
+
+Card = Plan | Verdict | Tally | Crashes | Budget | Trouble | RefusedRun | ProgramChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +231,17 @@ class Open:
     item: Item | None
 
 
+@dataclass(frozen=True, slots=True)
+class AskedDigest:
+    """A digest that someone asked for and that was not requested yet; *position*, *after* and *upto* are of the log."""
+
+    key: str
+    channel: str
+    position: int
+    after: int
+    upto: int
+
+
 @dataclass(slots=True)
 class Approval:
     """
@@ -254,7 +279,7 @@ class Thread:
         position, at, by: Of its `run.requested`.
         channel, ts: Of the parent; empty until it was requested and made.
         parent_at: The position of the parent's `post.requested`; 0 until then.
-        changed_at: The position of the newest event of the run.
+        changed_at, changed_on: The position of the newest event of the run, and when that happened.
         over_at: The position at which the run was over; 0 until then.
         waiting: Replies that were not requested yet, in their order.
         before: Verdicts to be summed up in one reply, before *waiting*.
@@ -271,6 +296,7 @@ class Thread:
     ts: str = ""
     parent_at: int = 0
     changed_at: int = 0
+    changed_on: str = ""
     over_at: int = 0
     waiting: list[Item] = field(default_factory=list)
     before: Tally | None = None
@@ -301,7 +327,9 @@ class Board:
         notices: What waits for the channel itself, in its order.
         open: Posts that were requested and have no outcome, by key, in the order of their requests.
         digests: The newest digest of each channel.
+        asked: Digests that people asked for and that were not requested yet, by key.
         first_at: When the first post of this log was requested, in the log's form; empty if none was.
+        made_at: When the newest post was made; empty if none was.
     """
 
     def __init__(self) -> None:
@@ -313,8 +341,11 @@ class Board:
         self.notices: list[Item] = []
         self.open: dict[str, Open] = {}
         self.digests: dict[str, DigestPost] = {}
+        self.asked: dict[str, AskedDigest] = {}
         self.first_at = ""
+        self.made_at = ""
         self._credits: dict[tuple[str, int], tuple[str, str]] = {}
+        self._program = ""
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Board:
@@ -340,7 +371,7 @@ class Board:
             return
         thread = self.threads.get(event.run)
         if thread is not None and not event.type.startswith("post."):
-            thread.changed_at = event.position
+            thread.changed_at, thread.changed_on = event.position, event.at
         handler = _HANDLERS.get(type(event.data))
         if handler is not None:
             handler(self, event.data, event)
@@ -467,6 +498,32 @@ def _budget_warned(
     card = Budget(data.limit, data.share, run.usd if is_money else None, run.limits.usd if is_money else None)
     key = f"{thread.key}/budget/{event.position}"
     board.notice(Item(key, "budget", thread.tag, event.position, event.at, thread.channel, card))
+
+
+# ---------------------------------------------------------------- program.md
+
+
+def _program_recorded(board: Board, data: e.ProgramRecorded, _event: Event) -> None:
+    board._program = data.text
+
+
+def _program_edited(board: Board, data: e.ProgramEdited, event: Event) -> None:
+    before, board._program = board._program, data.text
+    if not board.first_at and not event.actor.startswith("slack:"):
+        return
+    card = ProgramChange(event.actor, data.hash, before, data.text)
+    board.notices.append(Item(f"program/{event.position}", "program", "", event.position, event.at, card=card))
+    waiting = [item for item in board.notices if item.kind == "program"]
+    for item in waiting[:-PROGRAMS_MAX]:
+        board.notices.remove(item)
+
+
+# ---------------------------------------------------------------- digests
+
+
+def _digest_requested(board: Board, data: e.DigestRequested, event: Event) -> None:
+    key, after = on_demand_key(data.channel, event.position), board.schedules.last_window(data.channel)
+    board.asked[key] = AskedDigest(key, data.channel, event.position, after, event.position)
 
 
 # ---------------------------------------------------------------- troubles
@@ -665,6 +722,7 @@ def _count(thread: Thread, card: Verdict, at: str) -> None:
 
 def _post_requested(board: Board, data: e.PostRequested, event: Event) -> None:
     board.first_at = board.first_at or event.at
+    board.asked.pop(data.key, None)
     item = _take_notice(board, data.key)
     found = board.thread_of(data.key)
     if found is not None and item is None:
@@ -710,6 +768,7 @@ def _take_reply(thread: Thread, key: str) -> Item | None:
 
 
 def _post_made(board: Board, data: e.PostMade, event: Event) -> None:
+    board.made_at = max(board.made_at, event.at)
     known = board.open.pop(data.key, None)
     kind = known.request.kind if known is not None else ""
     if known is not None and kind == "digest":
@@ -740,6 +799,9 @@ def _cut(text: str) -> str:
 
 _HANDLERS: dict[type, Callable[[Board, Any, Event], None]] = {
     e.RunRequested: _run_requested,
+    e.ProgramRecorded: _program_recorded,
+    e.ProgramEdited: _program_edited,
+    e.DigestRequested: _digest_requested,
     e.TroubleNoticed: _trouble_noticed,
     e.TroubleCleared: _trouble_cleared,
     e.PostRequested: _post_requested,

@@ -1,12 +1,14 @@
 """Whether the bot can work: tokens, scopes, channels, clock and connection, each with what to do about it.
 
 Nothing is posted and nothing is changed. The connection is opened for a moment to see a message and a ping come back;
-a delivery that falls into this moment is not answered, so Slack delivers it again to the bot. No token is printed.
+a command or click that Slack sends to it in this moment is not answered, and the person sees Slack's own error.
+No token is printed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +23,7 @@ from eventstore.checks import Check, Report, not_ok, note, ok, report
 
 SLACK_API_URL = "https://slack.com/api/"
 TIMEOUT_S = 15.0
+CLOSE_S = 1.0
 SKEW_NOTED_S = 5.0
 SKEW_MAX_S = 60.0
 """A clock that is further off makes wrong hours, and Slack's date stamps would show it."""
@@ -29,7 +32,9 @@ NEEDED = ("commands", "chat:write", "files:write", "users:read")
 MEMBERSHIP = ("channels:read", "groups:read")
 HISTORY = ("channels:history", "groups:history")
 GROUPS = "usergroups:read"
+PICTURES = "files:read"
 MANIFEST = "slack/manifest.yaml"
+CONNECTION = "slack: connection"
 
 REINSTALL = f"add them to the app (OAuth & Permissions, or {MANIFEST}) and install it again"
 REMEDIES = {
@@ -40,6 +45,10 @@ REMEDIES = {
     "account_inactive": "the app was removed from the workspace: install it again",
     "not_allowed_token_type": "the two tokens are in each other's place",
     "missing_scope": REINSTALL,
+}
+GOODBYES = {
+    "link_disabled": "switch Socket Mode on in the app's settings",
+    "too_many_websockets": "the app has ten connections already: end bots that are left over",
 }
 
 
@@ -109,6 +118,9 @@ def scope_checks(reply: Reply, settings: st.Slack) -> list[Check]:
         found.append(not_ok("slack: scopes", f"missing: {', '.join(missing)}", REINSTALL))
     else:
         found.append(ok("slack: scopes", ", ".join(sorted(have))))
+    if PICTURES not in have:
+        what = f"{PICTURES} not given: messages and the Home tab come without pictures"
+        found.append(note("slack: picture scope", what, REINSTALL))
     if not have.intersection(MEMBERSHIP):
         fix = "add channels:read and groups:read, if `doctor` is to see whether the bot is in its channels"
         found.append(note("slack: membership scopes", "not given", fix))
@@ -123,10 +135,9 @@ def scope_checks(reply: Reply, settings: st.Slack) -> list[Check]:
 def clock_check(reply: Reply, now: datetime) -> Check:
     """How far this machine's clock is from Slack's."""
     try:
-        theirs = parsedate_to_datetime(reply.headers["date"])
-    except (KeyError, ValueError, TypeError):
+        skew_s = (now - parsedate_to_datetime(reply.headers["date"])).total_seconds()
+    except (KeyError, ValueError, TypeError):  # none, none that can be read, one without a zone
         return note("clock", "Slack did not say the time")
-    skew_s = (now - theirs).total_seconds()
     words = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} Slack's"
     if abs(skew_s) > SKEW_MAX_S:
         return not_ok("clock", words, "set this machine's clock (NTP): hours and limits would be wrong")
@@ -154,14 +165,23 @@ def channel_check(channel: str, reply: Reply) -> Check:
     return ok(what, f"the bot is in {name}")
 
 
-async def examine(settings: st.Settings, tokens: Tokens, base_url: str, now: datetime) -> Report:
-    """Look at everything. Where nothing of Slack is set up at all, that is one note."""
+async def examine(
+    settings: st.Settings, tokens: Tokens, base_url: str, now: datetime, timeout_s: float = TIMEOUT_S, bots: int = 0
+) -> Report:
+    """
+    Look at everything, each call for at most *timeout_s*. Where nothing of Slack is set up, that is one note.
+
+    Args:
+        bots: How many serve this workspace now, with a connection of their own.
+    """
     if not tokens.bot and not tokens.app and settings.slack.channel is None:
         return report([note("slack", "not set up; the loop works without it", "docs/slack.md takes ten minutes")])
-    return report([check async for check in _checks(settings, tokens, base_url, now)])
+    return report([check async for check in _checks(settings, tokens, base_url, now, timeout_s, bots)])
 
 
-async def _checks(settings: st.Settings, tokens: Tokens, base_url: str, now: datetime) -> AsyncIterator[Check]:
+async def _checks(
+    settings: st.Settings, tokens: Tokens, base_url: str, now: datetime, timeout_s: float, bots: int
+) -> AsyncIterator[Check]:
     if settings.slack.channel is None:
         yield not_ok("slack: settings", "slack.channel is not set", "name the channel's id in nightshift.toml")
     elif not settings.slack.admins and not settings.slack.operators:
@@ -171,14 +191,14 @@ async def _checks(settings: st.Settings, tokens: Tokens, base_url: str, now: dat
     kinds = token_checks(tokens)
     for check in kinds:
         yield check
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
         api = _Api(session, base_url)
         if kinds[0].outcome == "ok":
             async for check in _bot_checks(api, settings.slack, tokens.bot, now):
                 yield check
         if kinds[1].outcome == "ok":
-            yield await _connection(api, tokens.app)
+            yield await _connection(api, tokens.app, timeout_s, bots)
 
 
 async def _bot_checks(api: _Api, settings: st.Slack, token: str, now: datetime) -> AsyncIterator[Check]:
@@ -196,38 +216,67 @@ async def _bot_checks(api: _Api, settings: st.Slack, token: str, now: datetime) 
         yield unreachable("slack: sign-in", error)
 
 
-async def _connection(api: _Api, token: str) -> Check:
-    what = "slack: connection"
+async def _connection(api: _Api, token: str, timeout_s: float, bots: int) -> Check:
+    what = CONNECTION
     try:
         reply = await api.call("apps.connections.open", token)
         if reply.error:
             fix = "give it the scope connections:write" if reply.error == "missing_scope" else ""
             return not_ok(what, f"Slack says {reply.error}", fix or REMEDIES.get(reply.error, "is Socket Mode on?"))
-        return await _round_trip(api.session, str(reply.data.get("url", "")))
+        return await _round_trip(api.session, str(reply.data.get("url", "")), timeout_s, bots)
     except (aiohttp.ClientError, TimeoutError) as error:
         return unreachable(what, error)
 
 
-async def _round_trip(session: aiohttp.ClientSession, url: str) -> Check:
+async def _round_trip(session: aiohttp.ClientSession, url: str, timeout_s: float, bots: int) -> Check:
     """Open the connection, wait for Slack's hello, and for the answer to a ping."""
     began = asyncio.get_running_loop().time()
-    async with asyncio.timeout(TIMEOUT_S), session.ws_connect(url, autoping=False) as socket:
+    patience = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+    async with session.ws_connect(url, autoping=False, timeout=patience) as socket:
         await socket.ping(b"nightshift")
         greeted = answered = False
+        others = 0
         while not (greeted and answered):
-            message = await socket.receive()
+            try:
+                async with asyncio.timeout_at(began + timeout_s):
+                    message = await socket.receive()
+            except TimeoutError:
+                missing = "hello" if not greeted else "answer to a ping"
+                fix = "try again; if it stays so, look for a proxy or a firewall that holds WebSockets up"
+                return not_ok(CONNECTION, f"it opens, and then comes no {missing} in {timeout_s:g} s", fix)
             if message.type == aiohttp.WSMsgType.TEXT:
-                greeted = greeted or message.json().get("type") == "hello"
+                said = _said(message.data)
+                if said.get("type") == "disconnect":
+                    reason = str(said.get("reason"))
+                    return not_ok(CONNECTION, f"Slack ends it ({reason})", GOODBYES.get(reason, "try again"))
+                if said.get("type") == "hello":
+                    greeted, others = True, connections(said) - 1 - bots
             elif message.type == aiohttp.WSMsgType.PONG:
                 answered = True
             elif message.type == aiohttp.WSMsgType.PING:
                 await socket.pong(message.data)
             elif message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
-                return not_ok(
-                    "slack: connection", "Slack closed it at once", "is Socket Mode on in the app's settings?"
-                )
+                return not_ok(CONNECTION, "Slack closes it at once", GOODBYES["link_disabled"])
     took_ms = (asyncio.get_running_loop().time() - began) * 1_000
-    return ok("slack: connection", f"hello and a ping came back, {took_ms:.0f} ms in all")
+    if others > 0:
+        more = "1 more connection" if others == 1 else f"{others} more connections"
+        what = f"it works, but Slack counts {more} with these tokens"
+        return note(CONNECTION, what, "end the other bot, or give it an app of its own: each command reaches only one")
+    return ok(CONNECTION, f"hello and a ping came back, {took_ms:.0f} ms in all")
+
+
+def connections(hello: Mapping[str, Any]) -> int:
+    """How many connections of the app Slack counts in its greeting, ours too, and perhaps one that has just died."""
+    found = hello.get("num_connections")
+    return found if isinstance(found, int) else 1
+
+
+def _said(data: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def unreachable(what: str, error: BaseException) -> Check:

@@ -20,12 +20,12 @@ import click
 from bot.checkup import SLACK_API_URL, Tokens, examine, token_checks
 from bot.errors import BotError, NotConfigured
 from eventstore import settings as st
-from eventstore.checks import text
+from eventstore.checks import Report, not_ok, report, text
 from eventstore.codec import clean
 from eventstore.console import fail, new_id, now, open_home
 from eventstore.console import guarded as guarded_by_eventstore
 from eventstore.envelope import format_at
-from eventstore.errors import EventstoreError
+from eventstore.errors import EventstoreError, SettingsError
 from eventstore.files import replace_file
 from eventstore.hidden import hide
 from eventstore.home import Home
@@ -98,24 +98,23 @@ def bot_command(
       nightshift bot --once digest --dry-run --html digest.html
     """
     home = open_home(ctx)
-    settings = read_settings(home)
     if (dry_run or html is not None) and once is None:
         raise click.UsageError("--dry-run and --html go with --once digest")
     if html is not None and not dry_run:
         raise click.UsageError("--html goes with --dry-run: what is posted can be seen in Slack")
     if check:
-        found = asyncio.run(examine(settings, tokens(), base_url(), now()))
+        found = _check(home)
         click.echo(as_json_text(found) if as_json else text(found))
         sys.exit(0 if found.is_ok else 1)
+    settings = read_settings(home)
     if once and dry_run:
         _dry_run(home, html)
         return
-    if sandbox_workspace:
-        asyncio.run(_try_out(home, settings))
-        return
-    hide()
-    _log_to_stderr(tokens(), verbose)
-    asyncio.run(_serve(home, settings, once=once is not None))
+    if not sandbox_workspace:
+        hide()
+        _log_to_stderr(tokens(), verbose)
+    with home.hold("bot"):
+        asyncio.run(_try_out(home, settings) if sandbox_workspace else _serve(home, settings, once=once is not None))
 
 
 # ---------------------------------------------------------------- what it is made of
@@ -149,6 +148,16 @@ def _checked_tokens() -> Tokens:
         if check.outcome == "not_ok":
             raise NotConfigured(f"{check.found}: {check.fix} (docs/slack.md)")
     return found
+
+
+def _check(home: Home) -> Report:
+    """Look at everything; settings that cannot be read are the one finding."""
+    try:
+        settings = read_settings(home)
+    except (NotConfigured, SettingsError) as error:
+        return report([not_ok("settings", str(error), "mend nightshift.toml")])
+    bots = 0 if home.holder("bot") is None else 1
+    return asyncio.run(examine(settings, tokens(), base_url(), now(), bots=bots))
 
 
 # ---------------------------------------------------------------- serving

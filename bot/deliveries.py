@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from eventstore.envelope import Event
-from eventstore.events import Data, ProgramEdited, RequestRefused, UnknownEvent
+from eventstore.events import Data, ProgramEdited, UnknownEvent
 
 PREFIX = "slack:"
 KEPT = 1_000
@@ -55,8 +55,3 @@ class Deliveries:
     def get(self, id_: str) -> Known | None:
         """What the event with that id was, or None if there is none among the newest."""
         return self._known.get(id_)
-
-
-def refusal(known: Known) -> str | None:
-    """Why it was refused, or None if it was not."""
-    return known.data.why if isinstance(known.data, RequestRefused) else None

@@ -7,11 +7,12 @@ denied is an event; what stands is in the log before anyone is told that it does
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bot import access, asking, values
 from bot import intents as i
+from bot import text as slack_text
 from bot.asking import Asker, Request
 from bot.board import Board
 from bot.ledger import Asked, Ledger
@@ -29,7 +30,7 @@ from eventstore.home import Home
 from eventstore.projections.program import ProgramVersion
 from eventstore.projections.run_state import State
 from eventstore.requests import Answer, Refused
-from eventstore.settings import Slack
+from eventstore.settings import RunLimits, Slack
 
 DigestHour = Callable[[str], tuple[str | None, str, datetime | None]]
 """The hour of a channel's digest (None if it has none), its zone, and when the next one comes."""
@@ -102,39 +103,51 @@ class Desk:
         people: People,
         looks: Looks,
         *,
-        ask_digest: Callable[[str], object],
         digest_hour: DigestHour,
         slack: Slack,
         home: Home,
         home_team: str,
         zone: str,
         now: Callable[[], datetime],
+        limits: RunLimits,
+        workspace_url: str,
     ) -> None:
         """
         Put it together.
 
         Args:
-            ask_digest: Has a digest of what happened since the last one posted to a channel.
             zone: What those mean of whom Slack does not know one.
+            limits: What nightshift.toml says, for the form that starts a run.
+            workspace_url: As `auth.test` says it; if it is empty, nothing is linked to.
         """
         self.ledger = ledger
         self._people = people
         self._looks = looks
-        self._ask_digest = ask_digest
         self._digest_hour = digest_hour
         self._slack = slack
         self._home = home
         self._home_team = home_team
         self._zone = zone
         self._now = now
+        self._limits = limits
+        self._workspace_url = workspace_url
         self._later: dict[int, Callable[[e.RunRefused], None]] = {}
         ledger.watch(self._tell_later)
 
+    @property
+    def channel(self) -> str | None:
+        """Where runs are posted, and where everyone sees what was asked for in the Home tab."""
+        return self._slack.channel
+
     # ------------------------------------------------------------ what was typed
 
-    async def typed(self, intent: i.Intent, sender: Sender) -> Reply | Form:
-        """Serve a command."""
+    async def typed(self, intent: i.Intent | i.Mistake, sender: Sender) -> Reply | Form:
+        """Serve a command. Words that are none are explained to whoever may be told anything."""
         known = await self._people.find(sender.user, sender.team)
+        if isinstance(intent, i.Mistake):
+            why = access.refusal(known.person, i.Help(), self._slack, self._home_team, sender.channel)
+            what = "something that is no command"
+            return await self._denied(why, what, sender) if why else Reply(answers.mistake(intent))
         if why := access.refusal(known.person, intent, self._slack, self._home_team, sender.channel):
             return await self._denied(why, asking.what(intent), sender)
         if isinstance(intent, Request) and not (isinstance(intent, i.Start) and intent.tag is None):
@@ -142,7 +155,7 @@ class Desk:
         await self.ledger.catch_up()
         match intent:
             case i.Start():
-                return Form(self._start_form(sender, known))
+                return Form(self._start_form(intent, sender, known))
             case i.Program():
                 return Form(self._program_form(sender, known))
             case i.Help(verb=verb):
@@ -151,23 +164,21 @@ class Desk:
             case i.Whoami():
                 role = access.role(known.person, self._slack, self._home_team)
                 return Reply(answers.whoami(known.person, role, self._slack, sender.channel, known.zone or self._zone))
-            case i.DigestHour() | i.DigestNow():
-                return self._digest(intent, sender)
+            case i.DigestHour():
+                return self._digest_hour_of(sender.channel or "")
             case _:
-                message, file = await self._looks.answer(intent, self._now())
+                may = access.allows(access.role(known.person, self._slack, self._home_team), "operate")
+                message, file = await self._looks.answer(intent, self._now(), may=may)
                 return Reply(message, file=file, run=self._run_meant(intent) if file is not None else "")
 
     def _run_meant(self, intent: i.Intent) -> str:
         found = screens.pick_started(self.ledger.state, getattr(intent, "tag", None))
         return "" if isinstance(found, Refused) else found.tag
 
-    def _digest(self, intent: i.DigestHour | i.DigestNow, sender: Sender) -> Reply:
-        channel = sender.channel or ""
-        if isinstance(intent, i.DigestNow):
-            self._ask_digest(channel)
-            return Reply(answers.sentence("A digest of what happened since the last one is on its way."))
+    def _digest_hour_of(self, channel: str) -> Reply:
         at, zone, next_at = self._digest_hour(channel)
-        return Reply(answers.digest_hour(at, zone, next_at, None))
+        last = last_digest(self.ledger.board, channel, self._workspace_url)
+        return Reply(answers.digest_hour(at, zone, next_at, last.link if last is not None else ""))
 
     # ------------------------------------------------------------ what was clicked
 
@@ -179,8 +190,6 @@ class Desk:
         known = await self._people.find(sender.user, sender.team)
         if why := access.refusal(known.person, action, self._slack, self._home_team, sender.channel):
             return await self._denied(why, f"{action} {about.run}", sender)
-        if action == "open_digest":  # a link, which Slack has opened
-            return _reply("")
         if action in ("edit_program", "veto", "reject"):
             await self.ledger.catch_up()
             return self._click_form(action, about, sender, known)
@@ -260,7 +269,7 @@ class Desk:
         newest = self.ledger.program.in_force
         if asked.is_refused and newest is not None and newest.hash not in (base.hash, requests.text_hash(found.text)):
             return Form(modals.stale(base, newest, found.text, form, self.ledger.state.position))
-        return self._told(asked, sender)
+        return replace(self._told(asked, sender), is_public=False)  # the outbox tells the channel, with the diff
 
     def _version(self, text_hash: str) -> ProgramVersion | None:
         versions = self.ledger.program.versions
@@ -268,9 +277,10 @@ class Desk:
 
     # ------------------------------------------------------------ forms
 
-    def _start_form(self, sender: Sender, known: Known) -> View:
+    def _start_form(self, typed: i.Start, sender: Sender, known: Known) -> View:
         zone = known.zone or self._zone
-        return modals.start(modals.Defaults(), values.Form(channel=sender.channel or "", zone=zone))
+        offered = modals.defaults(self.ledger.state.runs, self._limits, self._now(), zone, typed)
+        return modals.start(offered, values.Form(channel=sender.channel or "", zone=zone))
 
     def _program_form(self, sender: Sender, known: Known) -> View:
         version = self.ledger.program.in_force
@@ -317,9 +327,12 @@ class Desk:
     def _told(self, asked: Asked, sender: Sender) -> Reply:
         if asked.is_refused:
             return Reply(answers.refused(asked.words), words=answers.here(asked.words))
-        message = answers.recorded(sender.actor, asked.words, self._home.holder())
+        takes_a_loop = not isinstance(asked.data, e.DigestRequested | e.DigestScheduled)
+        waits = takes_a_loop and self._home.holder() is None
+        message = answers.recorded(sender.actor, asked.words, waits=waits)
         run_asked = asked.position if isinstance(asked.data, e.RunRequested) else 0
-        return Reply(message, is_public=asked.is_new, words=answers.here(asked.words), run_asked=run_asked)
+        is_public = asked.is_new and not isinstance(asked.data, e.DigestRequested)  # everyone will see the digest
+        return Reply(message, is_public=is_public, words=answers.here(asked.words), run_asked=run_asked)
 
     async def _denied(self, why: str, what: str, sender: Sender) -> Reply:
         """Record and say that someone may not."""
@@ -385,7 +398,9 @@ def _form_request(callback: str, form: values.Form, given: modals.Values) -> i.S
     return i.Veto(number, why, form.run) if callback == modals.VETO else i.Reject(number, why, form.run)
 
 
-def last_digest(board: Board, channel: str | None, link: str = "") -> LastDigest | None:
+def last_digest(board: Board, channel: str | None, workspace_url: str = "") -> LastDigest | None:
     """The newest digest of *channel*; None if there is none."""
     posted = board.digests.get(channel or "")
-    return LastDigest(parse_at(posted.at), link) if posted is not None else None
+    if posted is None:
+        return None
+    return LastDigest(parse_at(posted.at), slack_text.permalink(workspace_url, posted.channel, posted.ts))

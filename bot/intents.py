@@ -526,7 +526,6 @@ ACTION_ROLES: dict[str, Role] = {
     "again": "operate",
     "approve": "operate",
     "reject": "operate",
-    "open_digest": "look",
 }
 """Who may click, by `action_id`."""
 

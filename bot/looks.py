@@ -15,6 +15,7 @@ from bot import intents as i
 from bot.ledger import PAGE, Ledger
 from bot.message import Message
 from bot.views import answers
+from bot.views import story as story_view
 from bot.views.answers import File
 from eventstore import events as e
 from eventstore import views
@@ -37,31 +38,31 @@ class Looks:
         self._ledger = ledger
         self._home = home
 
-    async def answer(self, asked: Look, now: datetime) -> tuple[Message, File | None]:
-        """What is to be shown, and a file that goes with it."""
+    async def answer(self, asked: Look, now: datetime, *, may: bool) -> tuple[Message, File | None]:
+        """What is to be shown, with buttons if the asker *may* use them, and a file that goes with it."""
         match asked:
             case i.Status(tag=tag):
-                return self._status(tag, now), None
+                return self._status(tag, now, may=may), None
             case i.Results(tag=tag):
                 return self._results(tag)
             case i.Ideas():
                 found = views.ideas(self._ledger.board.ideas.all(), self._ledger.state)
                 return answers.ideas(found), None
             case _:
-                return await self._of_experiment(asked), None
+                return await self._of_experiment(asked, may=may), None
 
     def status_view(self, run: Run | None, now: datetime) -> views.Status:
         """How *run* stands; None for a workspace without one."""
         beside = self._ledger.board.besides.of(run.tag) if run is not None else None
         return views.status(self._ledger.state, run, self._home.holder(), now, beside)
 
-    def _status(self, tag: str | None, now: datetime) -> Message:
+    def _status(self, tag: str | None, now: datetime, *, may: bool) -> Message:
         run = views.pick(self._ledger.state, tag)
         if isinstance(run, Refused):
             if tag is not None:
                 return answers.refused(run.why)
             return answers.status(self.status_view(None, now), self._ledger.state, now)
-        return answers.status(self.status_view(run, now), self._ledger.state, now)
+        return answers.status(self.status_view(run, now), self._ledger.state, now, may=may)
 
     def _results(self, tag: str | None) -> tuple[Message, File | None]:
         results = self._ledger.results
@@ -70,7 +71,7 @@ class Looks:
             return answers.refused(run.why), None
         return answers.results(run.tag, results.metric(run.tag), results.rows(run.tag), results.tsv(run.tag))
 
-    async def _of_experiment(self, asked: i.Experiment | i.Diff | i.Log) -> Message:
+    async def _of_experiment(self, asked: i.Experiment | i.Diff | i.Log, *, may: bool) -> Message:
         run = views.pick_started(self._ledger.state, asked.tag)
         if isinstance(run, Refused):
             return answers.refused(run.why)
@@ -78,13 +79,13 @@ class Looks:
             return answers.refused(views.no_such_experiment(run, asked.experiment))
         story = await self._story(run, asked.experiment)
         if isinstance(asked, i.Diff):
-            return answers.diff(story)
+            return story_view.diff(story)
         if isinstance(asked, i.Log):
             folder = self._home.run_dir(run.tag, asked.experiment, 0, 0).parent
-            return answers.log_tail(story, await asyncio.to_thread(_end_of_newest_log, folder))
+            return story_view.log_tail(story, await asyncio.to_thread(_end_of_newest_log, folder))
         ideas = await self._ideas(story)
         row = self._row(run, asked.experiment)
-        return answers.experiment(self._ledger.state, run, story, row, self._home.holder(), ideas)
+        return story_view.experiment(self._ledger.state, run, story, row, self._home.holder(), ideas, may=may)
 
     def _row(self, run: Run, number: int) -> Row | None:
         return next((row for row in self._ledger.results.rows(run.tag) if row.experiment == number), None)

@@ -341,10 +341,6 @@ class Notifier:
         """Open a modal; the trigger lives for 3 s."""
         return await self._view(view, lambda: self._client.views_open(trigger_id=trigger_id, view=view))
 
-    async def push_view(self, trigger_id: str, view: View) -> Done | NotNow:
-        """Open a modal upon the one that is open."""
-        return await self._view(view, lambda: self._client.views_push(trigger_id=trigger_id, view=view))
-
     async def update_view(self, view_id: str, view: View, hash_: str | None = None) -> Done | NotNow:
         """Change an open modal; with *hash_* only if nobody changed it since (`hash_conflict`)."""
         return await self._view(view, lambda: self._client.views_update(view_id=view_id, view=view, hash=hash_))

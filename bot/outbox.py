@@ -14,18 +14,38 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from bot.board import Approval, Board, Budget, Crashes, Item, Open, Plan, RefusedRun, Tally, Thread, Trouble, Verdict
+from bot.board import (
+    Approval,
+    Board,
+    Budget,
+    Crashes,
+    Item,
+    Open,
+    Plan,
+    ProgramChange,
+    RefusedRun,
+    Tally,
+    Thread,
+    Trouble,
+    Verdict,
+)
 from bot.message import Message
 from bot.schedule import Default
+from bot.text import permalink
 from bot.views import thread as views
 from eventstore.codec import canonical_json
-from eventstore.envelope import parse_at
+from eventstore.envelope import format_at, parse_at
 
 EDIT_EVERY_S = 30.0
+UNSURE_S = 600.0
+"""What changed so shortly before the newest post of an earlier bot, it may not have lived to show in an edit."""
 LATE_S = 600.0
 """Age in seconds from which a post says when it happened."""
-SAYS_WHEN = frozenset({"plan", "verdict", "best", "crashes", "budget", "paused", "finished", "trouble"})
+SAYS_WHEN = frozenset({"plan", "verdict", "best", "crashes", "budget", "paused", "finished", "program", "trouble"})
 """Kinds that speak of a moment."""
+
+LINKED = frozenset({"best", "crashes", "budget", "paused", "finished", "trouble"})
+"""Kinds that stand in the channel and lead to the thread of their run."""
 
 What = Literal["post", "again", "edit"]
 
@@ -70,6 +90,8 @@ class Rules:
         channel: Where runs are posted; None for nowhere.
         digest_at, digest_zone: The hour of that channel's digest until someone asks for another; None for no digest.
         booted_at: When this bot started; *boot*, how far the log went then.
+        workspace_url: As `auth.test` says it; empty for no links.
+        unsure_at: What changed since may not be shown; in the log's form, empty if there was no bot before.
     """
 
     channel: str | None
@@ -77,6 +99,15 @@ class Rules:
     digest_zone: str
     booted_at: datetime
     boot: int = 0
+    workspace_url: str = ""
+    unsure_at: str = ""
+
+    def begun(self, board: Board) -> Rules:
+        """The rules of a bot that starts with this *board*."""
+        if not board.made_at:
+            return replace(self, boot=board.position)
+        unsure = parse_at(board.made_at) - timedelta(seconds=UNSURE_S)
+        return replace(self, boot=board.position, unsure_at=format_at(unsure))
 
     def default(self, board: Board) -> Default | None:
         """The digest that nobody had to ask for."""
@@ -103,13 +134,11 @@ class Memory:
         edited: By the key of the message.
         orphans: Keys that were requested by a bot that is gone.
         lost: Keys of parents that somebody deleted.
-        asked: Digests that people asked for.
     """
 
     edited: dict[str, Edited] = field(default_factory=dict)
     orphans: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
-    asked: list[Due] = field(default_factory=list)
 
 
 def due(board: Board, now: datetime, rules: Rules, memory: Memory, loop: str | None) -> tuple[Due, ...]:
@@ -202,10 +231,16 @@ class _Look:
                 to_position=one.upto,
                 late_s=one.late_s,
             )
-        for asked in self.memory.asked:
-            newest = self.board.digests.get(asked.channel)
-            if asked.key not in self.board.open and (newest is None or newest.key != asked.key):
-                yield asked
+        for asked in self.board.asked.values():
+            yield Due(
+                key=asked.key,
+                kind="digest",
+                what="post",
+                channel=asked.channel,
+                position=asked.position,
+                from_position=asked.after,
+                to_position=asked.upto,
+            )
 
     # ------------------------------------------------------------ what a crash left open
 
@@ -257,7 +292,8 @@ class _Look:
             return True
         finished = f"{thread.key}/finished"
         is_untold = any(item.key == finished for item in self.board.notices)
-        return is_untold or thread.changed_at > self.rules.boot
+        is_unsure = bool(self.rules.unsure_at) and thread.changed_on >= self.rules.unsure_at
+        return is_untold or is_unsure or thread.changed_at > self.rules.boot
 
     def _edit(self, key: str, kind: str, thread: Thread, ts: str, message: Message | None) -> Iterator[Due]:
         last = self.memory.edited.get(key)
@@ -279,10 +315,18 @@ class _Look:
 
     def _message(self, item: Item) -> Message | None:
         message = self._bare(item)
+        if message is not None and item.kind in LINKED:
+            message = self._linked(message, item.run)
         if message is None or item.kind not in SAYS_WHEN:
             return message
         at = parse_at(item.at)
         return views.late(message, at) if self.now - at > timedelta(seconds=LATE_S) else message
+
+    def _linked(self, message: Message, tag: str) -> Message:
+        thread = self.board.threads.get(tag)
+        if thread is None or self._is_lost(thread):
+            return message
+        return views.linked(message, tag, permalink(self.rules.workspace_url, thread.channel, thread.ts))
 
     def _bare(self, item: Item) -> Message | None:
         state, tag = self.board.state, item.run
@@ -301,6 +345,8 @@ class _Look:
                 return views.budget(state, tag, card)
             case RefusedRun() as card:
                 return views.refused(tag, card)
+            case ProgramChange() as card:
+                return views.program(card)
             case Trouble() as card:
                 return views.trouble(state, tag, card)
         found = self.board.thread_of(item.key)

@@ -24,6 +24,7 @@ RATES = {
     "chat.update": TIER_3,
     "conversations.history": TIER_3,
     "conversations.replies": TIER_3,
+    "response_url": Rate(0.1, 50),  # Slack names no rate, only five uses of one address
 }
 """By method; posts have `POSTS`, all others `TIER_4`."""
 

@@ -1,10 +1,10 @@
 """Makes what is due: requests each post in the log, sends it, and writes down what came of it.
 
 Guaranteed: a key is requested once in the life of a log, because a request is appended only where nothing came between
-it and the look at the log that found it due; so of two bots that serve one workspace by mistake one posts and the
-other does nothing; the posts of a channel are made one after the
-other, and channels do not wait for each other; what a bot that died had requested is looked for before it is posted
-again. While Slack is away everything waits in the log, where one `trouble.noticed` says so.
+it and the look at the log that found it due; the posts of a channel are made one after the other, and channels do not
+wait for each other; what a bot that died had requested is looked for before it is posted again. For this nobody else
+may serve the workspace (`Home.hold`): `adopt` takes every post that is open as left behind. While Slack is away
+everything waits in the log, where one `trouble.noticed` says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from bot.board import Board
 from bot.message import Message
 from bot.notifier import Lost, Made, Notifier, NotNow, Refused
 from bot.outbox import Due, Edited, Memory, Rules
-from bot.schedule import on_demand_key
 from eventstore import events as e
 from eventstore.codec import clean
 from eventstore.envelope import NewEvent, format_at, parse_at
@@ -103,22 +102,10 @@ class Poster:
         """Look again soon: something was appended, or the alarm clock rang."""
         self._woken.set()
 
-    def ask_digest(self, channel: str) -> str:
-        """Have a digest posted now that speaks of what the last one did not; returns its key."""
-        position = self._board.position
-        key = on_demand_key(channel, position)
-        after = self._board.schedules.last_window(channel)
-        asked = Due(key, "digest", "post", channel, position=position, from_position=after, to_position=position)
-        if key not in self._board.open and all(one.key != key for one in self.memory.asked):
-            self.memory.asked.append(asked)
-        self.wake()
-        return key
-
     async def run(self) -> None:
         """Make what is due, for ever. Raises `LogCorrupt` and whatever else a fault of the log is that stays."""
         await self._catch_up()
-        self._rules = replace(self._rules, boot=self._board.position)
-        self.memory.orphans = set(self._board.open)
+        self.adopt()
         async with asyncio.TaskGroup() as lanes:
             while True:
                 self._woken.clear()
@@ -137,7 +124,7 @@ class Poster:
 
     def adopt(self) -> None:
         """Take what is open in the log as left behind by a bot that died. `run` does it at its start."""
-        self._rules = replace(self._rules, boot=self._board.position)
+        self._rules = self._rules.begun(self._board)
         self.memory.orphans = set(self._board.open)
 
     # ------------------------------------------------------------ lanes
@@ -237,7 +224,6 @@ class Poster:
         return NewEvent(self._new_id(), due.run, at, self._actor, data, cause)
 
     def _note_claimed(self, due: Due) -> None:
-        self.memory.asked = [one for one in self.memory.asked if one.key != due.key]
         found = self._board.thread_of(due.key)
         if found is not None and due.kind == "parent":
             self.memory.lost.discard(found[0].key)

@@ -36,7 +36,9 @@ DAYS_BACK = 3
 HOURS_KEPT = 72
 """Hours with news that are remembered for a channel's first digest: more than there are in its window."""
 
-NO_NEWS = frozenset({"post.requested", "post.made", "post.failed", "digest.scheduled", "request.refused"})
+NO_NEWS = frozenset(
+    {"post.requested", "post.made", "post.failed", "digest.scheduled", "digest.requested", "request.refused"}
+)
 """Events that alone make no digest: they are about digests and posts, or changed nothing."""
 
 _KEY = re.compile(r"digest/([^/]+)/(\d{4}-\d{2}-\d{2})", re.ASCII)

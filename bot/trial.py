@@ -19,11 +19,13 @@ from bot.sandbox.terminal import Read, Terminal, lines_of
 from eventstore import settings as st
 
 CHANNEL = "C1"
+CONNECT_S = 60.0
+"""How long the bot may take to get ready; on a machine that is busy with other work this is not a moment."""
 SLACK = st.Slack(channel=CHANNEL, admins=("U1",), operators=("U2",))
 MORE_SCOPES = {"files:read", "channels:read", "groups:read", "usergroups:read"}
 HELLO = """\
 A Slack that exists only here; the bot and the log behind it are the real ones. ada is an admin, ben an operator, cleo
-may only look (`as ben`). `nightshift loop` in another terminal serves what you start here. What is posted stays in the
+may only look (`as cleo`). `nightshift loop` in another terminal serves what you start here. What is posted stays in the
 log of this workspace, so begin with a fresh one when you set up the real Slack.
 """
 
@@ -48,7 +50,13 @@ async def try_out(around: Around, read: Read | None = None, write: Callable[[str
         settings = msgspec.structs.replace(around.settings, slack=SLACK)
         tokens = Tokens(slack.bot_token, slack.app_token)
         bot = asyncio.create_task(serve(replace(around, settings=settings, tokens=tokens, base_url=slack.base_url)))
-        await slack.connected()
+        connected = asyncio.create_task(slack.connected(timeout_s=CONNECT_S))
+        await asyncio.wait({bot, connected}, return_when=asyncio.FIRST_COMPLETED)
+        if bot.done():
+            connected.cancel()
+            await bot
+            return
+        await connected
         write(HELLO)
         typing = asyncio.create_task(Terminal(slack, read or lines_of(sys.stdin), write).run())
         await asyncio.wait({bot, typing}, return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ Ids only: no text of people or models, and nothing secret.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -21,19 +21,9 @@ METADATA_MAX = 3_000
 OLD_BUTTON = "This button cannot be read: it is of another version of Nightshift. Use the command instead."
 """What to tell a person whose button is read as None."""
 
-ACTIONS = (
-    "pause",
-    "resume",
-    "stop",
-    "stop_now",
-    "edit_program",
-    "veto",
-    "again",
-    "approve",
-    "reject",
-    "open_digest",
-)
-"""Every `action_id` of a button."""
+Action = Literal["pause", "resume", "stop", "stop_now", "edit_program", "veto", "again", "approve", "reject"]
+"""The `action_id` of a button."""
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 _Id = Annotated[str, Meta(max_length=200)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]

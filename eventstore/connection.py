@@ -1,9 +1,6 @@
 """The one way to a connection, and SQLite's errors in our words.
 
-The driver is what sqlite-utils imports: `pysqlite3`, which carries a safe SQLite, where it is installed,
-else Python's own. Everything of ours takes it from `sqlite_utils.utils`, because an `except` on the wrong
-module catches nothing, and because one file opened through two SQLite libraries in one process loses its
-locks. A connection belongs to the thread that made it and must not cross a fork. Local disks only.
+A connection belongs to the thread that made it and must not cross a fork. Local disks only.
 """
 
 from __future__ import annotations
@@ -13,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3
-
+from eventstore.driver import Database, sqlite3
 from eventstore.errors import EventstoreError, InvalidEvent, LogUnavailable, NotALog
 from eventstore.schema import check_version
 
@@ -70,6 +65,8 @@ def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors about *path* into this package's. A mistake in our own SQL passes as it is."""
     try:
         yield
+    except UnicodeDecodeError as error:  # the driver decodes what SQLite says of a damaged schema, and it quotes it
+        raise NotALog(f"{path} is damaged (text in it is not UTF-8): restore a backup") from error
     except sqlite3.DatabaseError as error:
         ours = _translation(path, error)
         if ours is None:

@@ -83,12 +83,12 @@ class SettingsError(EventstoreError):
         super().__init__(f"nightshift.toml: {key}: {problem}" if key else f"nightshift.toml: {problem}")
 
 
-class LoopHeld(EventstoreError):
-    """Another loop holds the lock of this workspace."""
+class Held(EventstoreError):
+    """Another loop or bot (*server*) holds its lock of this workspace."""
 
-    def __init__(self, holder: str) -> None:
-        self.holder = holder
-        super().__init__(f"another loop already serves this workspace ({holder}): stop it first, or use it")
+    def __init__(self, server: str, holder: str) -> None:
+        self.server, self.holder = server, holder
+        super().__init__(f"another {server} already serves this workspace ({holder}): stop it first, or use it")
 
 
 class NoWorkspace(EventstoreError):

@@ -665,6 +665,13 @@ class DigestScheduled(Data, frozen=True):
     zone: str = ""
 
 
+class DigestRequested(Data, frozen=True):
+    """Someone asked for a digest now, of what happened since the last one."""
+
+    TYPE: ClassVar[str] = "digest.requested"
+    channel: str
+
+
 class PostRequested(Data, frozen=True):
     """The bot is about to post. key is unique for ever; window names the positions it speaks of."""
 
@@ -750,6 +757,7 @@ CATALOGUE: dict[str, type[Data]] = {
         TroubleNoticed,
         TroubleCleared,
         DigestScheduled,
+        DigestRequested,
         PostRequested,
         PostMade,
         PostFailed,
@@ -767,6 +775,7 @@ WORKSPACE_EVENTS = frozenset(
         "trouble.noticed",
         "trouble.cleared",
         "digest.scheduled",
+        "digest.requested",
     }
 )
 """Types that belong to the workspace: their envelope's `run` is empty."""

@@ -1,7 +1,7 @@
 """Where a workspace keeps its state, and who serves it.
 
-One loop per workspace: `Home.hold` takes an `flock` on `.nightshift/loop.lock`, which the kernel gives
-back when the process ends, however it ends. The file stays; what is written in it (pid and host) is for
+One loop and one bot per workspace: `Home.hold` takes an `flock` on `.nightshift/loop.lock` or `bot.lock`, which the
+kernel gives back when the process ends, however it ends. The file stays; what is written in it (pid and host) is for
 messages only and says nothing while nobody holds the lock.
 
 An `flock` cannot be looked at, only tried. `Home.holder` tries for a shared one, which never meets
@@ -22,11 +22,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
-from eventstore.errors import LoopHeld, NoWorkspace
+from eventstore.errors import Held, NoWorkspace
 
 STATE = ".nightshift"
 SETTINGS = "nightshift.toml"
+
+Server = Literal["loop", "bot"]
+"""Who serves a workspace: what carries runs out, and what tells Slack of them."""
 
 RETRY_S = 1.0
 _TRY_EVERY_S = 0.02
@@ -81,9 +85,8 @@ class Home:
     def bells(self) -> Path:
         return self.state / "bells"
 
-    @property
-    def lock_path(self) -> Path:
-        return self.state / "loop.lock"
+    def lock_path(self, server: Server = "loop") -> Path:
+        return self.state / f"{server}.lock"
 
     @property
     def mark_id(self) -> str:
@@ -110,19 +113,19 @@ class Home:
         return self.state / "proposals" / tag / str(n) / str(ask)
 
     @contextmanager
-    def hold(self, retry_s: float = RETRY_S) -> Iterator[None]:
+    def hold(self, server: Server = "loop", *, retry_s: float = RETRY_S) -> Iterator[None]:
         """
-        Be the one loop of this workspace for the length of a `with`. Waits up to *retry_s* for the lock.
+        Be the one *server* of this workspace for the length of a `with`. Waits up to *retry_s* for the lock.
 
         A child made by fork without exec would keep the lock; a started program does not inherit it.
 
         Raises:
-            LoopHeld: Naming the process that has it.
+            Held: Naming the process that has it.
         """
         self.state.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(self.lock_path(server), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._take(lock, retry_s)
+            self._take(lock, server, retry_s)
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             try:
@@ -132,10 +135,10 @@ class Home:
         finally:
             os.close(lock)  # gives the lock back
 
-    def holder(self) -> str | None:
+    def holder(self, server: Server = "loop") -> str | None:
         """Say who serves this workspace, as in "pid 4711 on gpu-box", or None if nobody does."""
         try:
-            lock = os.open(self.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+            lock = os.open(self.lock_path(server), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
@@ -146,7 +149,7 @@ class Home:
         finally:
             os.close(lock)
 
-    def _take(self, lock: int, retry_s: float) -> None:
+    def _take(self, lock: int, server: Server, retry_s: float) -> None:
         deadline = time.monotonic() + retry_s
         while True:
             try:
@@ -154,7 +157,7 @@ class Home:
                 return
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise LoopHeld(_written_in(lock)) from error
+                    raise Held(server, _written_in(lock)) from error
             time.sleep(_TRY_EVERY_S)
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlite_utils.utils import sqlite3
-
 from eventstore.codec import row_hash
 from eventstore.connection import unreadable
+from eventstore.driver import sqlite3
 from eventstore.envelope import GENESIS, Head
 from eventstore.errors import LogCorrupt, NotALog
 

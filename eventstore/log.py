@@ -138,11 +138,11 @@ def seal(batch: Sequence[Draft], head: Head) -> list[Row]:
 
 
 def event_of(row: Row) -> Event:
-    """Decode a row. Raises `LogCorrupt` if its type and version are known but its data are not theirs."""
+    """Decode a row. Raises `LogCorrupt` if its data are not those of its type, or a column holds no such value."""
     position, id_, run, type_, version, at, actor, cause, text, chain = row
     try:
         data = codec.decode(type_, version, text)
-    except InvalidEvent as error:
+    except (InvalidEvent, TypeError) as error:  # damage may leave a NULL or a number where text was
         raise LogCorrupt(position, str(error)) from error
     return Event(position, id_, run, type_, version, at, actor, cause, data, chain)
 

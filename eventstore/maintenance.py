@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TextIO
 
 import msgspec
-from sqlite_utils.utils import sqlite3
 
 from eventstore.connection import connect, translated
+from eventstore.driver import sqlite3
 from eventstore.envelope import Head
 from eventstore.errors import BackupRefused, LogUnavailable, NotALog
 from eventstore.integrity import check_chain, check_pages, check_witness, cut

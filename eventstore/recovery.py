@@ -19,11 +19,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
-from sqlite_utils.utils import sqlite3
-
 from eventstore.connection import connect, translated
+from eventstore.driver import sqlite3
 from eventstore.envelope import Event, Head
 from eventstore.errors import EventstoreError, LogCorrupt, LogUnavailable, NotALog
 from eventstore.files import replace_file
@@ -186,15 +186,15 @@ def _witness(conn: sqlite3.Connection, witness: Head | None, altered: NotALog | 
 
 def _commits(conn: sqlite3.Connection, commits: Sequence[tuple[str, Head]]) -> str:
     bad = [(ref, head) for ref, head in commits if _chain_at(conn, head.position) != head.chain]
+    bad.sort(key=lambda found: found[1].position)
     if not bad:
         return f"{len(commits)} commits name a position of the log, and it is what they say"
     refs = ", ".join(f"{ref} ({head.position})" for ref, head in bad[:SHOWN])
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    first = min(head.position for _, head in bad)
     raise LogCorrupt(
-        first,
-        f"{len(bad)} of {len(commits)} commits name events that are not in it: {refs}{more} (after a restore on purpose, "
-        "remove such refs with `git update-ref -d REF` and put the branch back to its best with `git update-ref`)",
+        bad[0][1].position,
+        f"{len(bad)} of {len(commits)} commits name events that are not in it: {refs}{more} (after a restore on "
+        "purpose, remove such refs with `git update-ref -d REF` and put the branch back to its best likewise)",
     )
 
 
@@ -227,8 +227,8 @@ def _tables(home: Home, conn: sqlite3.Connection, folded: _Folded) -> str:
         _fold(conn, folded)
     if wrong:
         raise NotALog(f"{'; '.join(wrong[:SHOWN])}: the next `nightshift loop` writes every table of the log anew")
-    count = sum(home.results_path(tag).exists() for tag in _started(folded))
-    return f"{count} results.tsv are what the log gives"
+    there = sum(home.results_path(tag).exists() for tag in _started(folded))
+    return f"{there} results.tsv are what the log gives"
 
 
 def _wrong_tables(home: Home, folded: _Folded) -> list[str]:
@@ -270,7 +270,8 @@ def restore(home: Home, backup: Path, stamp: str) -> Restored:
     The backup is copied and checked as by `maintenance.verify` first; until then nothing is touched.
 
     Args:
-        stamp: Names the folder in `.nightshift/set-aside/` that takes what is replaced.
+        stamp: Names the folder in `.nightshift/set-aside/` that takes what is replaced; one that is there already
+            is left alone, and a number put behind the name.
 
     Raises:
         LoopHeld: If a loop serves the workspace.
@@ -278,7 +279,7 @@ def restore(home: Home, backup: Path, stamp: str) -> Restored:
         NotALog, LogTooNew, LogCorrupt: If the backup is no log that holds.
     """
     with home.hold():
-        path = home.log_path
+        path, stamp = home.log_path, _free(home, stamp)
         if not backup.is_file():
             raise NotALog(f"there is no file {backup}: name a backup made by `nightshift log backup`")
         if path.exists() and path.samefile(backup):
@@ -313,7 +314,7 @@ def _check_alone(path: Path) -> None:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
     except (BlockingIOError, PermissionError) as error:
         raise LogUnavailable(
-            f"another process has {path} open: stop what reads or writes it (a bot, `log tail --follow`), then try again"
+            f"another process has {path} open: stop what reads or writes it, such as a bot, then try again"
         ) from error
     finally:
         os.close(file)
@@ -380,6 +381,13 @@ def _write_tables(home: Home, folded: _Folded) -> tuple[str, ...]:
     if newest is not None:
         replace_file(home.root / "results.tsv", folded.results.tsv(newest).encode())
     return tags
+
+
+def _free(home: Home, stamp: str) -> str:
+    """*stamp*, or with the lowest number behind it that no folder has."""
+    if not _aside(home, stamp).exists():
+        return stamp
+    return next(name for n in count(2) if not _aside(home, name := f"{stamp}-{n}").exists())
 
 
 def _aside(home: Home, stamp: str) -> Path:

@@ -126,10 +126,12 @@ def pause(state: State, tag: str | None, mode: e.StopMode = "after_experiment") 
 
 
 def resume(state: State, tag: str | None) -> Answer:
-    """Let a paused or pausing run go on."""
+    """Let a paused or pausing run go on, unless it is to end."""
     run = _find_started(state, tag)
     if isinstance(run, Refused):
         return run
+    if run.stop is not None:
+        return Refused(f"the run {run.tag} is stopping already")
     if run.status != "paused" and run.pause is None:
         return Refused(f"the run {run.tag} is not paused")
     if run.resume_at:
@@ -278,6 +280,11 @@ def schedule_digest(channel: str, at: str, zone: str) -> Answer:
         return Refused(f"{at!r} is not a time of day: write it as 08:00")
     problem = zone_problem(zone)
     return Refused(problem) if problem else Accepted("", e.DigestScheduled(channel=channel, at=at, zone=zone))
+
+
+def request_digest(channel: str) -> Answer:
+    """Have a digest posted to a channel now."""
+    return Accepted("", e.DigestRequested(channel=channel)) if channel else Refused("a digest needs a channel")
 
 
 # ---------------------------------------------------------------- parts

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from sqlite_utils.utils import sqlite3
-
+from eventstore.driver import sqlite3
 from eventstore.errors import LogTooNew, NotALog, SqliteUnsafe
 
 APPLICATION_ID = 0x4E534854

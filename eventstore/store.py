@@ -21,11 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3
-
 from eventstore.bells import ring
 from eventstore.connection import TIMEOUT_S, connect, translated, tune, unreadable
+from eventstore.driver import Database, sqlite3
 from eventstore.envelope import GENESIS, Event, Head, NewEvent
 from eventstore.errors import LogCorrupt, LogUnavailable, PositionConflict
 from eventstore.integrity import START, check_chain, check_pages, check_witness, cut
@@ -203,9 +201,9 @@ class Store:
 
     def _announce(self, head: Head) -> None:
         """Tell followers and the witness. Neither may fail an append that is already on the disk."""
+        ring(self._bells)  # first: the witness wakes its thread, which then stands in the way of every system call here
         with suppress(OSError):
             self._witness.see(head)
-        ring(self._bells)
 
 
 def _make_folder(folder: Path) -> None:

@@ -37,6 +37,9 @@ CHILD_TIMEOUT_S = 90.0
 PROBE_TIMEOUT_S = 60.0
 """Importing torch takes some seconds on a cold disk."""
 
+GIT_FIX = "a run begins at a commit of a repository whose top folder is the workspace"
+GIT_FIXES = {"no_git": "install git", "git_failed": "mend what git names"}
+
 PROBE = """\
 import json, sys
 found = {}
@@ -114,7 +117,7 @@ def _workspace(home: Home) -> tuple[Workspace | None, Check]:
         workspace = Workspace.open(home.root)
         head = workspace.resolve("HEAD")
     except WorkspaceError as error:
-        return None, not_ok("git", str(error), "commit the workspace's files: a run begins at a commit")
+        return None, not_ok("git", str(error), GIT_FIXES.get(error.code, GIT_FIX))
     return workspace, ok("git", f"{home.root} at {head[:7]}")
 
 
@@ -240,8 +243,8 @@ def _device(found: dict[str, object], settings: st.Settings | None) -> Check:
     cuda = found.get("cuda")
     if isinstance(cuda, list) and cuda:
         return ok("device", ", ".join(map(str, cuda)))
-    budget = settings.experiment.budget_s if settings is not None else 0.0
-    return note("device", f"no CUDA device: trainings of {budget:g} s run on the CPU")
+    what = "trainings" if settings is None else f"trainings of {settings.experiment.budget_s:g} s"
+    return note("device", f"no CUDA device: {what} run on the CPU")
 
 
 def _proposer(settings: st.Settings, environ: Mapping[str, str]) -> Check:
@@ -266,7 +269,7 @@ def _proposer(settings: st.Settings, environ: Mapping[str, str]) -> Check:
 
 async def examine(home: Home, environ: Mapping[str, str], argv: Sequence[str]) -> Report:
     """
-    Ask loop and bot, as child processes, and join their answers.
+    Ask loop and bot, as child processes, and join their answers; what both looked at (the settings) is said once.
 
     Args:
         argv: The words that start `nightshift` in this workspace; `loop` or `bot` and the options come behind.
@@ -274,8 +277,9 @@ async def examine(home: Home, environ: Mapping[str, str], argv: Sequence[str]) -
     programs = [
         Program(name, (*argv, name, "--check", "--json"), environment_of(name, environ)) for name in ("loop", "bot")
     ]
-    reports = await asyncio.gather(*(_ask(program, home.root) for program in programs))
-    return report([check for found in reports for check in found.checks])
+    of_loop, of_bot = await asyncio.gather(*(_ask(program, home.root) for program in programs))
+    said = {check.what for check in of_loop.checks}
+    return report([*of_loop.checks, *(check for check in of_bot.checks if check.what not in said)])
 
 
 async def _ask(program: Program, cwd: Path) -> Report:

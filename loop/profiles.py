@@ -92,17 +92,19 @@ BATCH_ROWS = {{ choices = [8, 16, 32] }}
 GPU = Profile(
     constants={
         "prepare.py": {
-            "CORPUS": "~/corpus",
+            "CORPUS": "climbmix",
             "VOCAB_SIZE": 8192,
             "MAX_SEQ_LEN": 2048,
             "TIME_BUDGET_S": 300.0,
-            "EVAL_TOKENS": 2_097_152,
+            "EVAL_TOKENS": 20_971_520,
             "EVAL_BATCH_TOKENS": 32_768,
         },
         "train.py": {
             "DEPTH": 8,
             "DIM": 512,
             "HEAD_DIM": 128,
+            "WINDOW_PATTERN": "SSSL",
+            "SHORT_WINDOW": 256,
             "ROPE_BASE": 200_000.0,
             "SEQ_LEN": 2048,
             "BATCH_ROWS": 64,

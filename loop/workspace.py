@@ -361,10 +361,14 @@ class Workspace:
         return ref
 
     def log_heads(self) -> list[tuple[str, Head]]:
-        """The position and chain that each kept attempt and each run's tip names, by ref; those without are left out."""
+        """
+        The position and chain that the commit of each kept attempt names, by ref; those without are left out.
+
+        Branches are not asked: a fetched one may be of another workspace, with a log of its own.
+        """
         form = f"--format=%(refname) %(contents:trailers:key={TRAILER},valueonly,separator=%00)"
         found = []
-        for line in self._git.word("for-each-ref", form, "refs/nightshift/", "refs/heads/autoresearch/").splitlines():
+        for line in self._git.word("for-each-ref", form, "refs/nightshift/").splitlines():
             ref, _, values = line.partition(" ")
             head = parse_head(values.rpartition("\0")[2])
             if head is not None:

@@ -93,13 +93,18 @@ class Service:
         if not chunk:
             self._close_pipe()
             return False
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._say(line)
-        while len(self._rest) > LINE_MAX:
-            piece, self._rest = self._rest[:LINE_MAX], self._rest[LINE_MAX:]
-            self._say(piece)
+            self._say(self._in_pieces(line))
+        self._rest = self._in_pieces(rest)
         return True
+
+    def _in_pieces(self, line: bytes) -> bytes:
+        """Say all of a line but its last piece, which is returned."""
+        while len(line) > LINE_MAX:
+            self._say(line[:LINE_MAX])
+            line = line[LINE_MAX:]
+        return line
 
     def _say(self, line: bytes) -> None:
         self._on_line(line.decode("utf-8", "replace").rstrip("\r"))

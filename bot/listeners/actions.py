@@ -20,7 +20,8 @@ def register(app: AsyncApp, front: Front) -> None:
     """Have *app* serve every button."""
 
     async def clicked(ack: AsyncAck, body: dict[str, Any], action: dict[str, Any]) -> None:
-        await serve(front, ack, body, action)
+        with front.answering():
+            await serve(front, ack, body, action)
 
     for name in values.ACTIONS:
         app.action(name)(clicked)
@@ -43,8 +44,8 @@ async def serve(front: Front, ack: AsyncAck, body: Body, action: Body) -> None:
         return
     in_time = await finished(task, front.ack_wait_s)
     await ack()
-    if is_new and name != "open_digest":
-        await _answer(front, body, task, in_time)
+    if is_new:
+        await _answer(front, body, sender, task, in_time)
 
 
 def channel_of(body: Body) -> str | None:
@@ -65,24 +66,29 @@ async def _form(front: Front, body: Body, task: asyncio.Task[Result]) -> None:
             shown = result.view if isinstance(result, Form) else told_view(result)
             must(await front.door.update_view(str(view.get("id")), shown, str(view.get("hash", "")) or None))
         return
-    reply = await front.show_form(str(body.get("trigger_id", "")), task)
-    if reply is not None:
-        await _tell(front, body, reply)
-
-
-async def _answer(front: Front, body: Body, task: asyncio.Task[Result], in_time: bool) -> None:
-    url = str(body.get("response_url") or "")
-    if not in_time and url:
-        await front.door.respond(url, answers.not_recorded_yet())
-    result = await task
-    if isinstance(result, Reply):
-        await _tell(front, body, result)
-
-
-async def _tell(front: Front, body: Body, reply: Reply) -> None:
-    """Answer beside the button, or, where there is no channel, in a modal."""
-    url = str(body.get("response_url") or "")
+    trigger, url = str(body.get("trigger_id", "")), str(body.get("response_url") or "")
+    reply = await front.show_form(trigger, task)
+    if reply is None:
+        return
     if url:
         await front.tell(url, reply)
     else:
-        must(await front.door.open_view(str(body.get("trigger_id", "")), told_view(reply)))
+        must(await front.door.open_view(trigger, told_view(reply)))
+
+
+async def _answer(front: Front, body: Body, sender: Sender, task: asyncio.Task[Result], in_time: bool) -> None:
+    """Answer beside the button, or, in the Home tab, in a modal and where everyone sees it."""
+    url = str(body.get("response_url") or "")
+    if url:
+        if not in_time:
+            await front.door.respond(url, answers.not_recorded_yet())
+        result = await task
+        if isinstance(result, Reply):
+            await front.tell(url, result)
+        return
+    try:
+        await front.show_answer(str(body.get("trigger_id", "")), task, in_time=in_time)
+    finally:
+        result = await task
+        if isinstance(result, Reply) and result.is_public:
+            await front.tell_channel(sender, result)

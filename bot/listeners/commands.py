@@ -20,7 +20,8 @@ def register(app: AsyncApp, front: Front) -> None:
 
     @app.command(i.COMMAND)
     async def nightshift(ack: AsyncAck, body: dict[str, Any]) -> None:
-        await serve(front, ack, body)
+        with front.answering():
+            await serve(front, ack, body)
 
 
 async def serve(front: Front, ack: AsyncAck, body: dict[str, Any]) -> None:
@@ -32,10 +33,6 @@ async def serve(front: Front, ack: AsyncAck, body: dict[str, Any]) -> None:
     """
     url = str(body.get("response_url", ""))
     intent = i.parse(unescape(str(body.get("text") or "")))
-    if isinstance(intent, i.Mistake):
-        await ack()
-        await front.door.respond(url, answers.mistake(intent))
-        return
     sender = Sender(str(body["user_id"]), str(body["team_id"]), str(body["channel_id"]), delivery_of(body))
     task, is_new = front.once.serve(sender.delivery, lambda: front.desk.typed(intent, sender))
     if opens_form(intent):
@@ -51,7 +48,7 @@ async def serve(front: Front, ack: AsyncAck, body: dict[str, Any]) -> None:
         await _answer(front, url, sender, task)
 
 
-def opens_form(intent: i.Intent) -> bool:
+def opens_form(intent: i.Intent | i.Mistake) -> bool:
     """Whether a command is answered by a modal."""
     return isinstance(intent, i.Program) or (isinstance(intent, i.Start) and intent.tag is None)
 

@@ -7,11 +7,12 @@ went; a delivery that comes again while it is remembered is acked again and answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from bot.desk import Desk, Form, Reply, Wrong
+from bot.desk import Desk, Form, Reply, Sender, Wrong
 from bot.message import Message, View
 from bot.notifier import Done, Notifier, NotNow
 from bot.views import answers, modals
@@ -83,15 +84,42 @@ class Front:
         if self._later:
             await asyncio.wait(self._later, timeout=timeout_s)
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """For the length of a `with`, count the task that it is in among what `settle` waits for."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._later.add(task)
+        try:
+            yield
+        finally:
+            self._later.discard(task)
+
     async def tell(self, url: str, reply: Reply) -> None:
         """Answer through a `response_url`."""
         must(await self.door.respond(url, reply.message, in_channel=reply.is_public))
         if reply.run_asked:
             self.desk.when_refused(reply.run_asked, lambda refused: self._refused_later(url, refused))
 
+    async def tell_channel(self, sender: Sender, reply: Reply) -> None:
+        """
+        Say what was asked for in a form or in the Home tab where everyone sees it: in the channel it was asked for in,
+        else in the one of the runs. The person is told if the run could not start.
+        """
+        channel = sender.channel or self.desk.channel
+        if channel is None:
+            return
+        if reply.run_asked:
+            self.desk.when_refused(
+                reply.run_asked,
+                lambda refused: self.in_background(
+                    self.door.ephemeral(channel, sender.user, _could_not_start(refused)),
+                ),
+            )
+        await self.post(channel, reply.message, f"asked/{sender.delivery}")
+
     def _refused_later(self, url: str, refused: e.RunRefused) -> None:
-        message = answers.refused(f"{refused.why}: {refused.remedy}")
-        self.in_background(self.door.respond(url, message))
+        self.in_background(self.door.respond(url, _could_not_start(refused)))
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something that nobody waits for; it is held until it is done, because the event loop itself does not."""
@@ -116,13 +144,28 @@ class Front:
                 must(await self.door.open_view(trigger, result.view))
                 return None
             return result if isinstance(result, Reply) else None
-        opened = await self.door.open_view(trigger, modals.loading())
+        result, is_shown = await self._open_then(trigger, modals.loading(), task)
+        return result if isinstance(result, Reply) and not is_shown else None
+
+    async def show_answer(self, trigger: str, task: asyncio.Task[Result], *, in_time: bool) -> None:
+        """Show in a modal what *task* comes to; if it is not done *in_time*, first that it is not recorded yet."""
+        if in_time:
+            must(await self.door.open_view(trigger, _view_of(task.result())))
+        else:
+            await self._open_then(trigger, modals.told("Nightshift", answers.not_recorded_yet().text), task)
+
+    async def _open_then(self, trigger: str, first: View, task: asyncio.Task[Result]) -> tuple[Result, bool]:
+        """Open a modal that becomes what *task* comes to; that, and whether it is shown."""
+        opened = await self.door.open_view(trigger, first)
         result = await task
         if isinstance(opened, Done):
             view = opened.data.get("view", {})
             must(await self.door.update_view(str(view.get("id")), _view_of(result), str(view.get("hash")) or None))
-            return None
-        return result if isinstance(result, Reply) else None
+        return result, isinstance(opened, Done)
+
+
+def _could_not_start(refused: e.RunRefused) -> Message:
+    return answers.refused(f"{refused.why}: {refused.remedy}")
 
 
 def _view_of(result: Result) -> View:

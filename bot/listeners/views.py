@@ -9,6 +9,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 from bot import values
 from bot.desk import Form, Reply, Sender, Wrong
 from bot.listeners.front import Body, Front, Result, delivery_of, finished, must, told_view, user_of
+from bot.notifier import NotNow
 from bot.views import answers, modals
 
 CALLBACKS = (modals.START, modals.PROGRAM, modals.CONFIRM, modals.VETO, modals.REJECT)
@@ -18,7 +19,8 @@ def register(app: AsyncApp, front: Front) -> None:
     """Have *app* serve every form."""
 
     async def submitted(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any]) -> None:
-        await serve(front, ack, body, view)
+        with front.answering():
+            await serve(front, ack, body, view)
 
     for callback in CALLBACKS:
         app.view(callback)(submitted)
@@ -47,7 +49,7 @@ async def serve(front: Front, ack: AsyncAck, body: Body, view: Body) -> None:
     result = task.result()
     await _ack(ack, result)
     if is_new and isinstance(result, Reply) and result.is_public:
-        await _tell_channel(front, sender, result)
+        await front.tell_channel(sender, result)
 
 
 async def _ack(ack: AsyncAck, result: Result) -> None:
@@ -62,27 +64,14 @@ async def _ack(ack: AsyncAck, result: Result) -> None:
 
 
 async def _tell_late(front: Front, view_id: str, sender: Sender, result: Result) -> None:
-    if isinstance(result, Form):
-        shown = result.view
-    elif isinstance(result, Reply):
-        shown = told_view(result)
-    else:
-        shown = modals.told("Nightshift", "; ".join(result.errors.values()))
-    must(await front.door.update_view(view_id, shown))
+    """Say in the form how it ended after all, or, if the person has closed it meanwhile, in the channel."""
+    if isinstance(result, Wrong):
+        words = "; ".join(result.errors.values())
+        result = Reply(answers.refused(words), words=words)
+    came = await front.door.update_view(view_id, result.view if isinstance(result, Form) else told_view(result))
     if isinstance(result, Reply) and result.is_public:
-        await _tell_channel(front, sender, result)
-
-
-async def _tell_channel(front: Front, sender: Sender, reply: Reply) -> None:
-    """Say in the channel what was asked for, and to the person if the run could not start."""
-    if sender.channel is None:
-        return
-    channel = sender.channel
-    if reply.run_asked:
-        front.desk.when_refused(
-            reply.run_asked,
-            lambda refused: front.in_background(
-                front.door.ephemeral(channel, sender.user, answers.refused(f"{refused.why}: {refused.remedy}"))
-            ),
-        )
-    await front.post(channel, reply.message, f"asked/{sender.delivery}")
+        await front.tell_channel(sender, result)
+    elif isinstance(result, Reply) and isinstance(came, NotNow) and sender.channel is not None:
+        must(await front.door.ephemeral(sender.channel, sender.user, result.message))
+    else:
+        must(came)

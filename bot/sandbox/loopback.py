@@ -9,7 +9,7 @@ import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aiohttp import web
 
@@ -23,6 +23,10 @@ from bot.sandbox.workspace import PEOPLE, TEAM, Workspace, usual_channels
 
 MOST_BYTES = 64 << 20
 _JSON_FIELDS = ("blocks", "attachments", "metadata", "view", "files", "message")
+Moment = Literal["arrived", "done", "answered"]
+Watch = Callable[[Moment, str, Mapping[str, Any]], bool]
+"""Is told of each call (method, arguments) at each moment of it; True: its caller is gone, and nothing more is done."""
+
 _HTML = "<!DOCTYPE html><html><head><title>Slack</title></head><body>Service unavailable</body></html>"
 
 
@@ -43,6 +47,7 @@ class Loopback:
     Attributes:
         calls: Every request, in the order in which they were answered.
         latency_s: Real seconds that every answer takes longer.
+        watch: Is told of each call, if set: before Slack looks at it, once it is done, once the answer has left.
         inactive: The account was deactivated: every call with a token is refused with `account_inactive`.
     """
 
@@ -82,6 +87,7 @@ class Loopback:
         self.calls: list[Call] = []
         self.latency_s = 0.0
         self.inactive = False
+        self.watch: Watch | None = None
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._news = asyncio.Event()
         self._down = False
@@ -153,7 +159,7 @@ class Loopback:
         """Wait for the next thing to happen."""
         await self._news.wait()
 
-    async def until(self, holds: Callable[[], object], timeout_s: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], object], timeout_s: float = 20.0) -> None:
         """Wait until *holds()* is true. Raises TimeoutError after *timeout_s* real seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
@@ -166,7 +172,7 @@ class Loopback:
             except TimeoutError:
                 continue
 
-    async def connected(self, sockets: int = 1, timeout_s: float = 5.0) -> None:
+    async def connected(self, sockets: int = 1, timeout_s: float = 20.0) -> None:
         """Wait until so many sockets are up."""
         await self.until(lambda: len(self.hub.sockets) >= sockets, timeout_s)
 
@@ -270,7 +276,7 @@ class Loopback:
         slow = fault.seconds if isinstance(fault, Slow) else 0.0
         if self.latency_s + slow:
             await asyncio.sleep(self.latency_s + slow)
-        if self._down or isinstance(fault, DropBefore):
+        if self._down or isinstance(fault, DropBefore) or self._is_gone("arrived", method, args):
             return self._break(request, method, args, processed=False)
         try:
             if fault is not None and not isinstance(fault, Slow | DropAfter):
@@ -280,10 +286,17 @@ class Loopback:
             reply = _refused(refusal, method)
             self._note(method, args, refusal.error, refusal.messages)
         else:
-            if isinstance(fault, DropAfter):
+            if isinstance(fault, DropAfter) or self._is_gone("done", method, args):
                 return self._break(request, method, args, processed=True)
             self._note(method, args)
+        if self.watch is not None:
+            await reply.prepare(request)
+            await reply.write_eof()
+            self._is_gone("answered", method, args)
         return reply
+
+    def _is_gone(self, moment: Moment, method: str, args: Payload) -> bool:
+        return self.watch is not None and self.watch(moment, method, args)
 
     def _note(
         self,

@@ -14,7 +14,7 @@ led to is a `Seen`: the ack, what only they see, what came to the channel, which
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,11 @@ class Seen:
         """Whether there is anything to see."""
         return bool(self.texts or self.posts or self.views or self.home)
 
+    def answered(self, touched: Posted | None = None) -> bool:
+        """Whether there is an answer to this very act: for this person, by its address, or in the *touched* message."""
+        mine = any(each.answer_to == self.url or each is touched for each in self.posts)
+        return bool(mine or self.texts or self.views or self.home)
+
     def _mine(self, posted: Posted) -> bool:
         return posted.answer_to in (None, self.url)
 
@@ -115,15 +120,15 @@ class Seen:
 class Sandbox(Loopback):
     """The loopback Slack, with people: each of their acts reaches the app as Slack sends it."""
 
-    should_escape = True
-    """As in the manifest: `@ada` and `#research` in a command arrive as `<@U1|ada>` and `<#C1|research>`."""
+    should_escape = False
+    """As in the manifest; True: `@ada` and `#research` in a command arrive as `<@U1|ada>` and `<#C1|research>`."""
 
     # What people do
 
     async def command(
-        self, command: str, text: str = "", *, user: str = "U1", channel: str = "C1", wait_s: float = 2.0
+        self, command: str, text: str = "", *, user: str = "U1", channel: str = "C1", wait_s: float = 5.0
     ) -> Seen:
-        """Type a slash command. Waits for the ack and then, at most *wait_s* real seconds, for anything to see."""
+        """Type a slash command. Waits for the ack and then, at most *wait_s* real seconds, for the answer."""
         self._granted("commands")
         who, where = self.space.person(user), self.space.channel(channel)
         url = self.space.answer_url(user, channel)
@@ -147,7 +152,7 @@ class Sandbox(Loopback):
         seen = Seen(self, None, user, channel, command, trigger, url.id, n=self.number())
         seen.delivery = await self.hub.send("slash_commands", payload, accepts=True)
         self._show_ack(seen.delivery, url.id)
-        return await self._watch(seen, wait_s)
+        return await self._watch(seen, wait_s, seen.answered)
 
     async def click(
         self,
@@ -158,7 +163,7 @@ class Sandbox(Loopback):
         channel: str = "C1",
         value: str | None = None,
         confirm: bool = True,
-        wait_s: float = 2.0,
+        wait_s: float = 5.0,
     ) -> Seen:
         """
         Click an element of a message, also of one that only *user* sees. *value* is the option of a menu, or tells
@@ -188,7 +193,7 @@ class Sandbox(Loopback):
             "actions": [action(touched, value, self.clock.now())],
         }
         seen.delivery = await self.hub.send("interactive", payload)
-        return await self._watch(seen, wait_s)
+        return await self._watch(seen, wait_s, lambda: seen.answered(posted))
 
     async def click_view(
         self,
@@ -198,7 +203,7 @@ class Sandbox(Loopback):
         user: str = "U1",
         value: str | None = None,
         confirm: bool = True,
-        wait_s: float = 2.0,
+        wait_s: float = 5.0,
     ) -> Seen:
         """Click an element of a modal or of the App Home. Raises as `click` does."""
         shown = self._view(view_id)
@@ -257,8 +262,8 @@ class Sandbox(Loopback):
         payload = self._interaction(self.space.person(user), "view_closed")
         return await self.hub.send("interactive", payload | {"view": view_of(shown), "is_cleared": everything})
 
-    async def open_home(self, user: str = "U1", *, wait_s: float = 2.0) -> Seen:
-        """Open the App Home."""
+    async def open_home(self, user: str = "U1", *, wait_s: float = 5.0) -> Seen:
+        """Open the App Home. Waits for the ack and then, at most *wait_s* real seconds, for it to be published anew."""
         home = self.space.homes.get(user)
         event: Payload = {
             "type": "app_home_opened",
@@ -271,9 +276,9 @@ class Sandbox(Loopback):
             event["view"] = view_of(home)
         seen = Seen(self, None, user, "", "app_home_opened", n=self.number())
         seen.delivery = await self.event(event)
-        return await self._watch(seen, wait_s)
+        return await self._watch(seen, wait_s, lambda: seen.home)
 
-    async def mention(self, text: str, *, user: str = "U1", channel: str = "C1", wait_s: float = 2.0) -> Seen:
+    async def mention(self, text: str, *, user: str = "U1", channel: str = "C1", wait_s: float = 5.0) -> Seen:
         """Say something to the bot in a channel."""
         self._granted("app_mentions:read")
         posted = self.post_as(f"<@{BOT_USER}> {text}", user=user, channel=channel, typed=False)
@@ -323,10 +328,11 @@ class Sandbox(Loopback):
 
     # Parts
 
-    async def _watch(self, seen: Seen, wait_s: float) -> Seen:
-        if wait_s and seen.acked and not seen.anything():
+    async def _watch(self, seen: Seen, wait_s: float, awaited: Callable[[], object] | None = None) -> Seen:
+        """Wait for anything to see, or only for what is *awaited*: other messages may come just then."""
+        if wait_s and seen.acked:
             try:
-                await self.until(seen.anything, wait_s)
+                await self.until(awaited or seen.anything, wait_s)
             except TimeoutError:
                 return seen  # there is nothing to see
         return seen

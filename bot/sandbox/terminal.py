@@ -9,13 +9,17 @@ import asyncio
 import shlex
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import IO
 
+from bot.html import page
 from bot.sandbox.forms import NothingToTouch
 from bot.sandbox.model import Posted, Refusal, ShownView
+from bot.sandbox.pages import cards
 from bot.sandbox.render import block_lines, text_lines
 from bot.sandbox.server import Sandbox, Seen
 from bot.sandbox.workspace import BOT_USER
+from eventstore.files import replace_file
 from eventstore.plain import plain_line
 
 Read = Callable[[], Awaitable[str | None]]
@@ -32,6 +36,7 @@ HELP = """\
   submit FIELD=VALUE ...  fill in and submit the open form; quote a value that has spaces
   close                   close the open form
   as NAME | in CHANNEL    be somebody else, be elsewhere
+  page FILE               write what you have before you as an HTML page, with pictures
   quit"""
 
 
@@ -89,6 +94,8 @@ class Terminal:
             self._tell(await self._click(*rest))
         elif word == "thread" and len(rest) == 1:
             self._thread(self._message(rest[0]))
+        elif word == "page" and len(rest) == 1:
+            self._page(Path(rest[0]))
         elif word in ("as", "in") and len(rest) == 1:
             self._move(word, rest[0])
         else:
@@ -125,6 +132,16 @@ class Terminal:
         self._write(f"  {len(replies)} in the thread of {self._number(parent)}")
         for posted in replies:
             self._show(posted)
+
+    def _page(self, file: Path) -> None:
+        found = cards(self._slack.space, self._user, self._channel)
+        try:
+            replace_file(
+                file, page(found, f"#{self._name(self._channel)}, as {self._name(self._user)} sees it").encode()
+            )
+        except OSError as error:
+            raise ValueError(f"{file} cannot be written: {error.strerror}") from error
+        self._write(f"  wrote {plain_line(str(file))}")
 
     def _move(self, word: str, wanted: str) -> None:
         things = self._slack.space.people if word == "as" else self._slack.space.channels

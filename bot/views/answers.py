@@ -20,26 +20,16 @@ from bot.views.parts import SECTION_MAX, actions, context, fitted, pairs, said, 
 from eventstore import events as e
 from eventstore import views
 from eventstore.envelope import parse_at
-from eventstore.plain import as_on_terminal, duration, plain, shortened
+from eventstore.plain import duration, shortened
 from eventstore.projections import results as tsv
-from eventstore.projections.program import ProgramVersion
-from eventstore.projections.run_state import Run, State
-from eventstore.projections.story import Attempt, Story, Training
+from eventstore.projections.run_state import State
 from eventstore.requests import Accepted
 from eventstore.settings import Slack
 
 ROWS_SHOWN = 15
 IDEAS_SHOWN = 25
-LOG_LINES = 50
-LOG_LINE_MAX = 300
 LINE_MAX = 300
 """Characters of a description or a reason."""
-PROSE_MAX = 700
-"""Characters of a hypothesis or a rationale."""
-CODE_MAX = 8_000
-"""Characters of a diff or a log."""
-EDIT_MAX = 3_000
-"""Characters of the code beside the story of an experiment."""
 FILE_MAX_BYTES = 5_000_000
 
 MARKS = {"keep": "✅ keep", "discard": "▫️ discard", "crash": "❌ crash"}
@@ -90,15 +80,15 @@ def when(at: str) -> str:
     return text.date(parse_at(at)) if at else ""
 
 
-def _message(short: str, blocks: Sequence[Block], left_out: str = "") -> Message:
+def fitting(short: str, blocks: Sequence[Block], left_out: str = "") -> Message:
+    """A message of as many of the blocks as fit, and where the rest is; *short* is untrusted text in a line."""
     note = left_out or f"`{COMMAND} help` shows how to see it"
-    fitting = fitted(
-        blocks, lambda count: context(f"{count} more {'parts' if count > 1 else 'part'} left out: {note}.")
-    )
-    return Message(text=text.mrkdwn(short, LINE_MAX) or "-", blocks=tuple(fitting))
+    shown = fitted(blocks, lambda count: context(f"{count} more {'parts' if count > 1 else 'part'} left out: {note}."))
+    return Message(text=text.mrkdwn(short, LINE_MAX) or "-", blocks=tuple(shown))
 
 
-def _mark(verdict: str | None) -> str:
+def mark(verdict: str | None) -> str:
+    """A verdict with its sign; a dash for none."""
     return MARKS.get(verdict or "", verdict or "-")
 
 
@@ -108,7 +98,7 @@ def _mark(verdict: str | None) -> str:
 def sentence(words: str) -> Message:
     """One sentence, untrusted parts in it or not; backticks make code."""
     words = here(words)
-    return _message(words, [said(words)])
+    return fitting(words, [said(words)])
 
 
 def refused(why: str) -> Message:
@@ -128,7 +118,7 @@ def mistake(found: Mistake) -> Message:
     blocks = [said(found.why)]
     if found.near is not None:
         blocks.append(said(f"`{found.near.usage}` - {found.near.help}. For example `{found.near.full_example}`."))
-    return _message(found.why, blocks)
+    return fitting(found.why, blocks)
 
 
 def failed(error_id: str) -> Message:
@@ -146,19 +136,19 @@ def not_recorded_yet() -> Message:
     )
 
 
-def recorded(actor: str, words: str, loop: str | None) -> Message:
+def recorded(actor: str, words: str, *, waits: bool = False) -> Message:
     """
     Tell the channel what someone asked for.
 
     Args:
         actor: As in the event.
         words: The sentence of `outcome`.
-        loop: Who serves the workspace; None if nobody does, which is said.
+        waits: It takes a loop, and none is running.
     """
     blocks = [section(f"{text.person(actor)}: {text.mrkdwn(here(words), SECTION_MAX - 300)}")]
-    if loop is None:
+    if waits:
         blocks.append(context("No loop is running: it is read when one starts."))
-    return _message(words, blocks)
+    return fitting(words, blocks)
 
 
 def outcome(state: State, asked: Accepted, position: int, zone: str) -> str:
@@ -179,6 +169,8 @@ def outcome(state: State, asked: Accepted, position: int, zone: str) -> str:
             return f"{views.idea_asked(state, position)} “{text.line(words, LINE_MAX)}”"
         case e.IdeaWithdrawn(idea=idea) as data:
             return f"{views.asked(asked.run, data)} {views.idea_still_asked(state, idea)}".strip()
+        case e.DigestRequested():
+            return "A digest of what happened since the last one is on its way."
         case e.DigestScheduled(at=at, zone=of):
             return f"The digest of this channel comes at {at} {of}, every day." if at else "No more digests here."
         case e.KeepVetoed(why=why) | e.ProposalRejected(why=why) as data:
@@ -212,14 +204,14 @@ def status(view: views.Status, state: State, now: datetime, *, may: bool = True)
     if run is None:
         return sentence("There is no run yet: `nightshift start TAG` asks for one.")
     rows = status_rows(view, now)
-    blocks = [section(f"*{text.mrkdwn(run.tag, 100)}* is {run.status}{_because(run.why)}"), *pairs(rows)]
+    blocks = [section(f"*{text.mrkdwn(run.tag, 100)}* is {run.status}{because(run.why)}"), *pairs(rows)]
     if run.last:
         blocks.append(text.preformatted(verdict_lines(run.last), SECTION_MAX))
     known = state.runs.get(run.tag)
     if known is not None and may:
         blocks += actions(buttons.of_run(state, known))
-    return _message(
-        f"{run.tag} is {run.status}", blocks, f"`nightshift status {_code(run.tag)}` on the machine tells all"
+    return fitting(
+        f"{run.tag} is {run.status}", blocks, f"`nightshift status {as_code(run.tag)}` on the machine tells all"
     )
 
 
@@ -335,7 +327,8 @@ def _at_work(one: views.AtWork) -> str:
     return f"experiment {one.experiment} {one.stage}{seconds}" + (f": {one.description}" if one.description else "")
 
 
-def _because(why: str) -> str:
+def because(why: str) -> str:
+    """A reason in brackets, in mrkdwn; nothing for none."""
     return f" ({text.mrkdwn(why, LINE_MAX)})" if why else ""
 
 
@@ -360,7 +353,7 @@ def results(tag: str, metric: str, rows: Sequence[tsv.Row], content: str) -> tup
     follows = (
         f"The file {text.mrkdwn(name, 100)} follows."
         if len(data) <= FILE_MAX_BYTES
-        else f"results.tsv is too large for here: `nightshift results {_code(tag)}` on the machine prints it."
+        else f"results.tsv is too large for here: `nightshift results {as_code(tag)}` on the machine prints it."
     )
     blocks = [
         section(f"*{text.mrkdwn(tag, 100)}*: {first} results"),
@@ -368,7 +361,7 @@ def results(tag: str, metric: str, rows: Sequence[tsv.Row], content: str) -> tup
         context(follows),
     ]
     file = File(name, f"results.tsv of {tag}", data) if len(data) <= FILE_MAX_BYTES else None
-    return _message(f"{tag}: {first} results", blocks), file
+    return fitting(f"{tag}: {first} results", blocks), file
 
 
 def _row(row: tsv.Row) -> str:
@@ -378,200 +371,7 @@ def _row(row: tsv.Row) -> str:
     )
 
 
-# ---------------------------------------------------------------- one experiment
-
-
-def experiment(
-    state: State,
-    run: Run,
-    story: Story,
-    row: tsv.Row | None,
-    loop: str | None,
-    ideas: Mapping[int, e.IdeaSuggested],
-    *,
-    may: bool = True,
-) -> Message:
-    """
-    The story of one experiment, with the buttons of what can be asked of it.
-
-    Args:
-        row: Its row of results.tsv; None while it has no verdict.
-        loop: Who serves the workspace.
-        ideas: Those that it was asked to use, by position, each with whom to credit in `by`.
-        may: Whether the asker may use the buttons.
-    """
-    tag, n = text.mrkdwn(run.tag, 100), story.experiment
-    title = "The baseline" if n == 0 else f"Experiment {n}"
-    description = f"\n{text.mrkdwn(row.description if row else _described(story), LINE_MAX)}" if n else ""
-    blocks = [section(f"*{title}* of {tag}: {_now_is(run, story, row, loop)}{description}")]
-    blocks += pairs(_meant(story, ideas))
-    blocks += pairs(_made(story))
-    blocks += pairs(_ended(story, row))
-    if story.edits and not story.attempts:
-        blocks.append(text.preformatted(views.edit_text(story.edits), EDIT_MAX))
-    asked = actions(buttons.of_experiment(state, run.tag, n) if may else [])
-    of_tag = f"{n} --tag {_code(run.tag)}"
-    note = context(f"The code: `{COMMAND} diff {of_tag}` · its log: `{COMMAND} log {of_tag}`")
-    left_out = f"`nightshift experiment show {of_tag}` on the machine tells all"
-    told = fitted(
-        blocks,
-        lambda count: context(f"{count} more {'parts' if count > 1 else 'part'} left out: {left_out}."),
-        most=50 - len(asked) - 1,
-        size=10_000,
-    )
-    short = f"{title} of {run.tag}: {row.status if row else 'no verdict yet'}"
-    return Message(text=text.mrkdwn(short, LINE_MAX), blocks=(*told, *asked, note))
-
-
-def _described(story: Story) -> str:
-    return story.proposals[0].description if story.proposals else ""
-
-
-def _now_is(run: Run, story: Story, row: tsv.Row | None, loop: str | None) -> str:
-    if row is not None:
-        return _mark(row.status)
-    if story.abandoned is not None:
-        return "abandoned"
-    known = run.experiments.get(story.experiment)
-    if known is None:
-        return "the run ended before its verdict"
-    return text.mrkdwn(views.stage(known, loop, awaits_approval=run.awaits_approval(known)), LINE_MAX)
-
-
-def _meant(story: Story, ideas: Mapping[int, e.IdeaSuggested]) -> list[tuple[str, str]]:
-    """Who proposed it and why."""
-    found: list[tuple[str, str]] = []
-    if story.asks and story.asks[0].again_of is not None:
-        found.append(("again", f"the edit of experiment {story.asks[0].again_of}, taken up again"))
-    proposal = story.proposal
-    if proposal is not None:
-        asked = story.asked(proposal.ask)
-        by = " · ".join(part for part in (asked.kind if asked else "", proposal.model) if part)
-        found += [
-            ("hypothesis", text.mrkdwn(proposal.hypothesis, PROSE_MAX)),
-            ("expected", text.mrkdwn(proposal.expected_effect, PROSE_MAX)),
-            ("rationale", text.mrkdwn(proposal.rationale, PROSE_MAX)),
-            ("by", text.mrkdwn(by, 150)),
-        ]
-    answered = {answer.idea: answer for answer in story.ideas}
-    for position in list(dict.fromkeys(asked.idea for asked in story.asks if asked.idea is not None))[:5]:
-        idea, answer = ideas.get(position), answered.get(position)
-        whose = f" of {_credited(idea.by)}: {text.mrkdwn(idea.text, LINE_MAX)}" if idea is not None else ""
-        used = "asked for" if answer is None else "used" if answer.used else "not used"
-        found.append(("idea", f"{position}{whose} ({used})"))
-    found += [
-        ("ask failed", text.mrkdwn(f"{views.failure_words(failed.failure)}: {failed.why}", LINE_MAX))
-        for failed in story.failures[-3:]
-    ]
-    cost = story.cost
-    if cost.usd or cost.calls:
-        unknown = " and more at unknown prices" if cost.unknown else ""
-        found.append(("cost", f"{cost.usd:.4f} usd{unknown}, {duration(cost.seconds)}"))
-    for name, word in (("approved", story.approved), ("rejected", story.rejected)):
-        if word is not None:
-            found.append((name, f"by {text.person(word.actor)} at {when(word.at)}{_because(word.why)}"))
-    return found
-
-
-def _made(story: Story) -> list[tuple[str, str]]:
-    """What was made of it: attempts and trainings."""
-    found: list[tuple[str, str]] = []
-    for attempt in story.attempts[-4:]:
-        found.append(("attempt", _attempt(attempt)))
-        found += [("training", text.mrkdwn(_training(one), LINE_MAX)) for one in attempt.trainings[-3:]]
-        if attempt.guard is not None:
-            found.append(("guard", f"{attempt.guard.result} in {attempt.guard.seconds:.1f} s"))
-    return found
-
-
-def _attempt(attempt: Attempt) -> str:
-    prepared = attempt.prepared
-    kind = {"first": "", "repair": ", a repair", "rebase": ", put on a newer tip"}[prepared.step]
-    commit = f", commit {attempt.committed.commit[:7]}" if attempt.committed is not None else ""
-    return f"{prepared.attempt}{kind}, +{prepared.lines_added} -{prepared.lines_removed} lines{commit}"
-
-
-def _training(training: Training) -> str:
-    finished, scored = training.finished, training.scored
-    words = f"seed {training.seed}: "
-    if finished is None:
-        return words + "not finished"
-    memory = f", {finished.peak_memory_mb:.0f} MB" if finished.peak_memory_mb is not None else ""
-    words += f"{finished.outcome} in {finished.seconds:.1f} s{memory}" + (f" ({finished.why})" if finished.why else "")
-    return f"{words}; score {number(scored.score)}" if scored is not None and scored.score is not None else words
-
-
-def _ended(story: Story, row: tsv.Row | None) -> list[tuple[str, str]]:
-    """How it was judged."""
-    found: list[tuple[str, str]] = []
-    decided = story.decided
-    if decided is not None:
-        standing = "" if decided.verdict != "keep" else f", {decided.standing.replace('_', ' ')}"
-        gain = f", gain {decided.gain:+.6f}" if decided.gain is not None else ""
-        if decided.score is not None:
-            found.append(("score", f"{number(decided.score)} (best before: {number(decided.best_before)}{gain})"))
-        found.append(("verdict", f"{decided.verdict}{standing}, {when(story.decided_at)}"))
-        found.append(("reason", text.mrkdwn(decided.reason, LINE_MAX)))
-    elif story.abandoned is not None:
-        found.append(("abandoned", f"{text.mrkdwn(story.abandoned.why, LINE_MAX)}, {when(story.decided_at)}"))
-    if row is not None and row.vetoed is not None:
-        word = story.vetoes.get(row.vetoed)
-        by = f", asked by {text.person(word.actor)}{_because(word.why)}" if word is not None else ""
-        found.append(("taken back", f"off the branch by the veto of {row.vetoed}{by}"))
-    elif (word := story.vetoes.get(story.experiment)) is not None:
-        found.append(("veto", f"asked by {text.person(word.actor)}{_because(word.why)}; the loop has not served it"))
-    if story.taken_up_as:
-        found.append(("taken up", "as experiment " + ", ".join(map(str, story.taken_up_as[:10]))))
-    return found
-
-
-def diff(story: Story) -> Message:
-    """What an experiment changes, against the commit it was built on; of one never applied, its edit."""
-    tag, n = story.tag, story.experiment
-    what = f"What experiment {n} of {tag} changes"
-    if story.attempts:
-        code = story.attempts[-1].prepared.diff
-    elif story.edits:
-        code = views.edit_text(story.edits)
-        what = f"What experiment {n} of {tag} proposes to change; it was never applied"
-    else:
-        return sentence(f"Experiment {n} of {tag} was never applied and has no proposal, so there is no diff.")
-    if not code:
-        return sentence(f"Experiment {n} of {tag} changes nothing.")
-    blocks = [said(f"{what}:"), text.preformatted(code, CODE_MAX)]
-    if len(plain(code)) > CODE_MAX:
-        blocks.append(said(f"Cut here: `nightshift experiment diff {n} --tag {tag}` on the machine prints all of it."))
-    return _message(what, blocks)
-
-
-def log_tail(story: Story, log: str | None = None) -> Message:
-    """
-    The end of what the newest training printed.
-
-    Args:
-        log: The log file's text, or its end; None where only the tail that the event log keeps is known.
-    """
-    tag, n = story.tag, story.experiment
-    found = log if log is not None else _tail(story)
-    if found is None:
-        return sentence(f"Experiment {n} of {tag} has no finished training yet.")
-    lines = as_on_terminal(found)[-LOG_LINES:]
-    if not any(line.strip() for line in lines):
-        return sentence(f"The training of experiment {n} of {tag} printed nothing.")
-    kept = [shortened(line, LOG_LINE_MAX) for line in lines]
-    while sum(len(line) + 1 for line in kept) > CODE_MAX:
-        kept.pop(0)
-    what = f"The last {len(kept)} line{'s' * (len(kept) != 1)} of the training of experiment {n} of {tag}"
-    rest = f"`nightshift experiment log {n} --tag {tag} --all` on the machine prints all of it."
-    return _message(what, [said(f"{what}:"), text.preformatted("\n".join(kept), CODE_MAX + 1), said(rest)])
-
-
-def _tail(story: Story) -> str | None:
-    trainings = [training for attempt in story.attempts for training in attempt.trainings]
-    return next((one.finished.tail for one in reversed(trainings) if one.finished is not None), None)
-
-
-# ---------------------------------------------------------------- ideas, program, digest
+# ---------------------------------------------------------------- ideas, digest
 
 
 def ideas(found: Sequence[views.IdeaLine]) -> Message:
@@ -584,61 +384,45 @@ def ideas(found: Sequence[views.IdeaLine]) -> Message:
     blocks = [section(f"*Ideas*: {len(waiting)} open, {len(over)} answered"), *map(_idea, shown)]
     if len(found) > len(shown):
         blocks.append(context(f"{len(found) - len(shown)} more: `nightshift idea list --all` on the machine."))
-    return _message(f"Ideas: {len(waiting)} open", blocks, "`nightshift idea list --all` on the machine lists all")
+    return fitting(f"Ideas: {len(waiting)} open", blocks, "`nightshift idea list --all` on the machine lists all")
 
 
 def _idea(one: views.IdeaLine) -> Block:
     return section(f"*{one.position}* {text.mrkdwn(one.text, LINE_MAX)}\n{idea_words(one)}")
 
 
-def _credited(by: str) -> str:
+def credited(by: str) -> str:
     """Whose idea it is: an actor, or a name that someone typed."""
     return text.person(by) if by.startswith(("slack:", "cli:")) else text.mrkdwn(by, 80)
 
 
 def idea_words(one: views.IdeaLine) -> str:
     """Whose idea it is and what became of it, in mrkdwn."""
-    by = f"by {_credited(one.by)} at {when(one.at)}"
+    by = f"by {credited(one.by)} at {when(one.at)}"
     if one.state == "used":
-        return f"{by} · used in {one.experiment} of {text.mrkdwn(one.run or '', 100)}: {_mark(one.verdict)}"
+        return f"{by} · used in {one.experiment} of {text.mrkdwn(one.run or '', 100)}: {mark(one.verdict)}"
     if one.state == "declined":
         return f"{by} · declined in {one.experiment}: {text.mrkdwn(one.why or 'it did not say why', LINE_MAX)}"
     return f"{by} · {one.state}"
 
 
-def program(version: ProgramVersion | None) -> Message:
-    """The text of program.md that is in force."""
-    if version is None:
-        return sentence("No program.md is known yet: the first run reads it.")
-    title = f"program.md {version.hash[:8]} by {text.person(version.actor)} at {when(version.at)}"
-    blocks = [section(title), text.preformatted(version.text, CODE_MAX)]
-    if len(version.text) > CODE_MAX:
-        blocks.append(said("Cut here: `nightshift program show` on the machine prints all of it."))
-    return _message(f"program.md {version.hash[:8]}", blocks)
-
-
-def digest_hour(at: str | None, zone: str, next_at: datetime | None, last_link: str | None) -> Message:
+def digest_hour(at: str | None, zone: str, next_at: datetime | None, last_link: str = "") -> Message:
     """
     When the channel gets its digest.
 
     Args:
         at: HH:MM; None if it is off.
         next_at: The next one, if that is known.
-        last_link: A link of Slack's to the last one.
+        last_link: The address of the last one; empty if it is not known.
     """
     if at is None:
         words = f"This channel gets no digest: `{COMMAND} digest at 08:00` sets an hour."
     else:
         next_one = f", next {text.date(next_at)}" if next_at is not None else ""
         words = f"This channel gets its digest at {at} {text.mrkdwn(zone, 60)}{next_one}."
-    shown = link(last_link or "", "here")
+    shown = text.link(last_link, "here")
     last = f" The last one is {shown}." if shown else ""
     return Message(text=words + last, blocks=(section(words + last),))
-
-
-def link(url: str, words: str) -> str:
-    """A link of Slack's own in mrkdwn; empty for what is none."""
-    return f"<{url}|{words}>" if re.fullmatch(r"https?://[^\s<>|\"]{1,500}", url) else ""
 
 
 # ---------------------------------------------------------------- whoami, help
@@ -663,33 +447,33 @@ def whoami(person: Person, role: Role | None, slack: Slack, channel: str | None,
         ("role", f"{role or 'none'}: you may {MAY[role]}"),
         ("your zone", f"{text.mrkdwn(zone, 60)}, in which a time such as 08:00 is read"),
     ]
-    return _message(f"You are {person.user}; you may {MAY[role]}.", pairs(rows))
+    return fitting(f"You are {person.user}; you may {MAY[role]}.", pairs(rows))
 
 
 def help_all(role: Role | None) -> Message:
     """Every command, in groups by who may, with what the asker may not marked so."""
     blocks: list[Block] = [section(f"What can be typed behind `{COMMAND}`. You may {MAY[role]}.")]
     for needed, title in (("look", "Everyone may"), ("operate", "Operators may"), ("admin", "Admins may")):
-        lines = [f"`{_code(verb.usage)}`  {text.escape(verb.help)}" for verb in VERBS if verb.role == needed]
+        lines = [f"`{as_code(verb.usage)}`  {text.escape(verb.help)}" for verb in VERBS if verb.role == needed]
         blocks += _paragraphs([f"*{title}*", *lines])
     blocks.append(context("N is an experiment's number; without `--tag` the active run is meant, else the newest."))
-    return _message("What Nightshift understands", blocks)
+    return fitting("What Nightshift understands", blocks)
 
 
 def help_verb(word: str) -> Message:
     """One command: its usage, what it does, who may, an example."""
-    return _message(f"{COMMAND} {word}", [block for verb in verbs_of(word) for block in _verb(verb)])
+    return fitting(f"{COMMAND} {word}", [block for verb in verbs_of(word) for block in _verb(verb)])
 
 
 def _verb(verb: Verb) -> Iterable[Block]:
     who = {"look": "everyone of the workspace", "operate": "operators and admins", "admin": "admins"}[verb.role]
     yield section(
-        f"`{_code(verb.usage)}`\n{text.escape(verb.help[:1].upper() + verb.help[1:])}. For {who}.\n"
-        f"Example: `{_code(verb.full_example)}`"
+        f"`{as_code(verb.usage)}`\n{text.escape(verb.help[:1].upper() + verb.help[1:])}. For {who}.\n"
+        f"Example: `{as_code(verb.full_example)}`"
     )
 
 
-def _code(words: str) -> str:
+def as_code(words: str) -> str:
     """Words that stand between backticks in mrkdwn."""
     return text.escape(text.line(words, 150).replace("`", "'"))
 

@@ -6,26 +6,11 @@ offered that would be refused at this position; the click is judged again when i
 
 from __future__ import annotations
 
-from typing import Literal
-
 from bot.text import Element
-from bot.values import Button, to_value
+from bot.values import Action, Button, to_value
 from bot.views.parts import plain_text
 from eventstore import requests
 from eventstore.projections.run_state import Run, State
-
-Action = Literal[
-    "pause",
-    "resume",
-    "stop",
-    "stop_now",
-    "edit_program",
-    "veto",
-    "again",
-    "approve",
-    "reject",
-    "open_digest",
-]
 
 LABELS: dict[Action, str] = {
     "pause": "Pause",
@@ -37,7 +22,6 @@ LABELS: dict[Action, str] = {
     "again": "Take up again",
     "approve": "Approve",
     "reject": "Reject…",
-    "open_digest": "Open the digest",
 }
 
 _STYLES: dict[Action, str] = {
@@ -49,8 +33,8 @@ _STYLES: dict[Action, str] = {
 }
 
 
-def button(action: Action, about: Button, label: str = "", url: str = "") -> Element:
-    """One button. A *url* is opened besides."""
+def button(action: Action, about: Button, label: str = "") -> Element:
+    """One button."""
     found: Element = {
         "type": "button",
         "action_id": action,
@@ -62,28 +46,31 @@ def button(action: Action, about: Button, label: str = "", url: str = "") -> Ele
     question = _question(action, about.run)
     if question is not None:
         found["confirm"] = question
-    return found | {"url": url} if url else found
+    return found
 
 
 def _question(action: Action, tag: str) -> Element | None:
-    """What is asked before the click counts; None for what can be undone or asks in a form of its own."""
+    """What is asked before the click counts; None for what is about one experiment or asks in a form of its own."""
     if action == "stop":
         words = "It ends after the experiment in hand, or at once if it still waits its turn. It cannot be resumed."
-        return _confirm(f"Stop {tag}?", words, "Stop it")
+        return _confirm(f"Stop {tag}?", words, "Stop it", "Let it run") | {"style": "danger"}
     if action == "stop_now":
-        return _confirm(
-            f"Stop {tag} now?", "What is in hand is cut off and gets no verdict. It cannot be resumed.", "Stop it now"
-        )
+        words = "What is in hand is cut off and gets no verdict. It cannot be resumed."
+        return _confirm(f"Stop {tag} now?", words, "Stop it now", "Let it run") | {"style": "danger"}
+    if action == "pause":
+        words = "It holds after the experiment in hand, and its devices idle until someone resumes it."
+        return _confirm(f"Pause {tag}?", words, "Pause it", "Let it run")
+    if action == "resume":
+        return _confirm(f"Resume {tag}?", "It goes on with the next experiment.", "Resume it", "Leave it")
     return None
 
 
-def _confirm(title: str, words: str, yes: str) -> Element:
+def _confirm(title: str, words: str, yes: str, no: str) -> Element:
     return {
         "title": plain_text(title, 100),
         "text": plain_text(words, 300),
         "confirm": plain_text(yes, 30),
-        "deny": plain_text("Let it run", 30),
-        "style": "danger",
+        "deny": plain_text(no, 30),
     }
 
 

@@ -17,9 +17,9 @@ from bot import blocks as rules
 from bot import text
 from bot.message import PICTURE, Block, Message, Picture
 from bot.text import Element
-from bot.values import Button
+from bot.values import Action, Button
 from bot.views import parts
-from bot.views.buttons import Action, button
+from bot.views.buttons import button
 from eventstore import digest_words as words
 from eventstore.envelope import parse_at
 from eventstore.plain import duration, shortened

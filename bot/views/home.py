@@ -146,7 +146,7 @@ def _buttons(state: State, run: Run | None, role: Role) -> list[Element]:
 def _digest(digest: LastDigest | None) -> list[Block]:
     if digest is None:
         return []
-    link = answers.link(digest.link, "open it")
+    link = text.link(digest.link, "open it")
     return [section(f"*Last digest*  {text.date(digest.at)}{', ' + link if link else ''}")]
 
 

@@ -14,7 +14,6 @@ recorded that was not shown as a diff, for a text that does not have that hash g
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ from bot.text import Element
 from bot.values import Button, Form, to_metadata
 from bot.views.answers import when
 from bot.views.buttons import button
-from bot.views.parts import actions, context, divider, plain_text, said, section
+from bot.views.parts import actions, context, diff, divider, plain_text, said, section
 from eventstore import requests
 from eventstore.plain import plain
 from eventstore.projections.program import ProgramVersion
@@ -42,8 +41,6 @@ SECTIONS_MAX = 40
 """Sections with an input each in one modal."""
 INPUTS_BYTES_MAX = 150_000
 """Bytes of all inputs of a modal: under the 250,000 of a view, with room for the rest."""
-DIFF_MAX = 6_000
-"""Characters of a diff in a modal."""
 
 START, PROGRAM, CONFIRM, VETO, REJECT = "start", "program", "program_confirm", "veto", "reject"
 """The callback_id of each form that is submitted."""
@@ -128,23 +125,35 @@ class Defaults:
     from_ref: str = "HEAD"
 
 
-def defaults(taken: Collection[str], limits: RunLimits, now: datetime, zone: str) -> Defaults:
+def defaults(
+    taken: Collection[str], limits: RunLimits, now: datetime, zone: str, asked: Start | None = None
+) -> Defaults:
     """
     What the start form offers: a tag of today that no run has, and the limits of nightshift.toml.
 
     Args:
         taken: The tags of all runs.
         zone: IANA; whose today is meant.
+        asked: What the person typed already, which wins.
     """
+    asked = asked or Start()
     today = now.astimezone(ZoneInfo(zone))
     first = f"{_MONTHS[today.month - 1]}{today.day:02}"
     tags = chain([first], (f"{first}-{number}" for number in count(2)))
     return Defaults(
-        tag=next(tag for tag in tags if tag not in taken),
-        until=limits.until or "",
-        usd=f"{limits.usd:.2f}" if limits.usd is not None else "",
-        experiments=str(limits.experiments) if limits.experiments is not None else "",
+        tag=asked.tag or next(tag for tag in tags if tag not in taken),
+        until=asked.until or limits.until or "",
+        usd=_amount(limits.usd if asked.usd is None else asked.usd),
+        experiments=str(asked.experiments or limits.experiments or ""),
+        from_ref=asked.from_ref,
     )
+
+
+def _amount(usd: float | None) -> str:
+    """US dollars as the form reads them back: cents, or as many digits as there are."""
+    if usd is None:
+        return ""
+    return f"{usd:.2f}" if round(usd, 2) == usd else f"{usd:.6f}".rstrip("0")
 
 
 def start(defaults: Defaults, form: Form) -> View:
@@ -490,6 +499,13 @@ def submitted(form: Form, base: ProgramVersion, values: Values) -> Unchanged | U
         return Unchanged()
     if form.draft == requests.text_hash(new):
         return Confirmed(base.hash, new)
+    too_long = {
+        f"section-{index}": f"This is {len(words)} characters long, and an input holds {INPUT_MAX}"
+        for index, words in changed.items()
+        if len(words) > INPUT_MAX
+    }
+    if too_long:
+        return too_long
     if sum(map(_bytes, changed.values())) > INPUTS_BYTES_MAX:
         return {f"section-{min(changed)}": "This is too much for one form: change fewer sections at once"}
     return Unconfirmed(_confirm(form, base, found, changed, new))
@@ -506,23 +522,11 @@ def _confirm(form: Form, base: ProgramVersion, found: Sequence[Section], changed
             "This is the change. Submit records it, and the next proposal follows it; the fields below still take "
             "corrections, which are shown again."
         ),
-        *_diff(base.text, new),
+        *diff(base.text, new),
         *(_section_input(index, found[index], words) for index, words in changed.items()),
     ]
     asked = Form(channel=form.channel, base=base.hash, draft=requests.text_hash(new), zone=form.zone)
     return _modal("Is this the change?", blocks, CONFIRM, "Record it", asked)
-
-
-def _diff(before: str, after: str) -> list[Block]:
-    """A diff, and a word if it is cut."""
-    lines = [
-        *difflib.unified_diff(before.splitlines(), after.splitlines(), "program.md", "program.md", n=2, lineterm="")
-    ][2:]
-    code = "\n".join(lines)
-    if not code:
-        return [said("Only white space at the ends of lines differs.")]
-    note = [said(f"The diff is cut here: it has {len(lines)} lines.")] if len(code) > DIFF_MAX else []
-    return [text.preformatted(code, DIFF_MAX), *note]
 
 
 def stale(base: ProgramVersion, now: ProgramVersion, mine: str, form: Form, position: int) -> View:
@@ -540,9 +544,9 @@ def stale(base: ProgramVersion, now: ProgramVersion, mine: str, form: Form, posi
             f"program.md was changed by {_who_when(now)}, after you opened the form. Nothing of yours was recorded."
         ),
         section("*What was changed meanwhile*"),
-        *_diff(base.text, now.text),
+        *diff(base.text, now.text),
         section("*What you wanted to change*"),
-        *_diff(base.text, mine),
+        *diff(base.text, mine),
         *actions([button("edit_program", Button("", None, position), "Open a fresh form")]),
         context("The fresh form shows the new text; copy from above what you still want."),
     ]

@@ -5,6 +5,7 @@ What takes *mrkdwn* is given text that `bot.text` has made safe; what takes *tex
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ SECTION_MAX = 2_900
 """Characters of one section: under Slack's 3,000."""
 MESSAGE_MAX = 11_500
 """Characters of all blocks of one message: under the 12,000 that `bot.blocks` allows."""
+DIFF_MAX = 6_000
+"""Characters of a diff of program.md."""
 
 _CODE = re.compile("`([^`\n]+)`")
 
@@ -83,6 +86,18 @@ def pairs(rows: Iterable[tuple[str, str]]) -> list[Block]:
         else:
             found[-1] += f"\n{line}"
     return [section(part) for part in found]
+
+
+def diff(before: str, after: str) -> list[Block]:
+    """What was changed in program.md, and a word if that is cut."""
+    lines = [
+        *difflib.unified_diff(before.splitlines(), after.splitlines(), "program.md", "program.md", n=2, lineterm="")
+    ][2:]
+    code = "\n".join(lines)
+    if not code:
+        return [said("Only white space at the ends of lines differs.")]
+    note = [said(f"The diff is cut here: it has {len(lines)} lines.")] if len(code) > DIFF_MAX else []
+    return [text.preformatted(code, DIFF_MAX), *note]
 
 
 def fitted(

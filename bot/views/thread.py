@@ -11,12 +11,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from bot import text
-from bot.board import Approval, Budget, Crashes, Plan, RefusedRun, Tally, Trouble
+from bot.board import Approval, Budget, Crashes, Plan, ProgramChange, RefusedRun, Tally, Trouble
 from bot.board import Verdict as VerdictCard
 from bot.message import Block, Message
 from bot.values import Button
 from bot.views import buttons
-from bot.views.parts import actions, context, header, pairs, said, section
+from bot.views.parts import actions, context, diff, header, pairs, said, section
 from eventstore.envelope import parse_at
 from eventstore.plain import duration
 from eventstore.projections.besides import Beside
@@ -28,6 +28,7 @@ TEXT_SHOWN = 600
 EDIT_SHOWN = 2_400
 IN_HAND_SHOWN = 4
 CRASHES_SHOWN = 10
+LEFT_STEP_S = 900.0
 
 STATUS = {
     "queued": "waits its turn",
@@ -157,12 +158,18 @@ def _ends(limits: Sequence[Spent], run: Run) -> str:
     words = []
     for spent in limits:
         if spent.name == "until":
-            words.append(text.date(parse_at(str(spent.limit))))
+            words.append(f"{text.date(parse_at(str(spent.limit)))} ({_left(spent.left)})")
         elif spent.name == "experiments":
             words.append(f"after {spent.left:g} more of {spent.limit} experiments")
         else:
             words.append(f"when {spent.left:.2f} more usd are spent")
     return " or ".join(words) or ("when it is stopped" if run.started is not None else "")
+
+
+def _left(seconds: float) -> str:
+    """The time left, in steps that do not make the message change each time that someone looks."""
+    steps = int(seconds // LEFT_STEP_S)
+    return f"{duration(steps * LEFT_STEP_S)} left" if steps > 0 else f"less than {duration(LEFT_STEP_S)} left"
 
 
 # ---------------------------------------------------------------- replies
@@ -328,6 +335,13 @@ def refused(tag: str, card: RefusedRun) -> Message:
     return Message(text=f"{title}: {text.mrkdwn(card.why, 300)}", blocks=(section(words), remedy))
 
 
+def program(card: ProgramChange) -> Message:
+    """Someone changed program.md: who, and what."""
+    title = f"program.md is now {text.mrkdwn(card.hash[:8], 8)}"
+    words = f"*{title}*, by {text.person(card.by)}. The next proposal follows it."
+    return Message(text=title, blocks=(section(words), *diff(card.before, card.after)))
+
+
 def trouble(state: State, tag: str, card: Trouble) -> Message:
     """Something is wrong that people should know of; *tag* is empty where no run is concerned."""
     about = f"{text.mrkdwn(tag, 80)}: " if tag else ""
@@ -348,6 +362,12 @@ def _run_row(state: State, tag: str) -> list[Block]:
 def late(message: Message, at: datetime) -> Message:
     """The same message, saying when it happened."""
     return _with(message, f"Happened {text.date(at)}; posted late.")
+
+
+def linked(message: Message, tag: str, url: str) -> Message:
+    """The same message of the channel, with the way to the thread of its run; *url* may be empty."""
+    link = text.link(url, f"The thread of {text.mrkdwn(tag, 80)}")
+    return _with(message, link) if link else message
 
 
 def may_repeat(message: Message) -> Message:

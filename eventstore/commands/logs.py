@@ -1,4 +1,4 @@
-"""log tail, verify, export, backup, path."""
+"""log tail, verify, check, export, backup, restore, path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+import msgspec
 
 from eventstore import maintenance, views
-from eventstore.console import console, fail, guarded, open_home, open_log, say
+from eventstore.console import console, fail, guarded, now, open_home, open_log, say
 from eventstore.files import replacing
 from eventstore.home import Home
 from eventstore.log import Row
@@ -24,18 +25,23 @@ from eventstore.zone import local_zone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from eventstore.envelope import Head
+
 TAIL = 20
+
+COMMITS = "eventstore.commits"
+"""The key in click's `meta` of who asks git: from a folder to the heads that its commits name, see `recovery.check`."""
 
 
 @click.group("log")
 def log_command() -> None:
-    """Read, verify, export and back up the event log.
+    """Read, check, export, back up and restore the event log.
 
     Everything that happened is one row in .nightshift/events.db; everything shown elsewhere is computed from it.
 
     \b
       nightshift log tail --follow
-      nightshift log verify
+      nightshift log check
       nightshift log backup ~/backups/nov21.db
     """
 
@@ -120,7 +126,7 @@ async def _follow(home: Home, log: Store, after: int, prefix: str, write: Callab
                 await bell.wait()
 
 
-# ---------------------------------------------------------------- verify, export, backup
+# ---------------------------------------------------------------- verify, check
 
 
 @log_command.command("verify")
@@ -134,6 +140,42 @@ def verify_command(ctx: click.Context) -> None:
     """
     head = maintenance.verify(open_home(ctx).log_path)
     say(f"The log holds: {head.position} events, the last one has the chain {head.chain.hex()}.")
+
+
+@log_command.command("check")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects with what, holds and says.")
+@click.pass_context
+@guarded
+def check_command(ctx: click.Context, as_json: bool) -> None:
+    """Check the log and all that was computed from it. Exit code 1 if anything does not hold.
+
+    Each question gets its own answer: SQLite's integrity check, the table and its triggers, the chain, the
+    witness file, the commits that name a position of the log, whether every event decodes, and whether every
+    results.tsv is what the log gives. Changes nothing, and may run beside a working loop.
+
+    \b
+      nightshift log check
+    """
+    from eventstore import recovery  # noqa: PLC0415 - only here
+
+    home = open_home(ctx)
+    findings = recovery.check(home, _commits(ctx, home))
+    if as_json:
+        click.echo(msgspec.json.encode(findings).decode())
+    else:
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            say(f"{'ok ' if finding.holds else 'BAD'} {finding.what:<{width}}  {finding.says}")
+    if not all(finding.holds for finding in findings):
+        ctx.exit(1)
+
+
+def _commits(ctx: click.Context, home: Home) -> list[tuple[str, Head]] | None:
+    ask: Callable[[Path], list[tuple[str, Head]] | None] | None = ctx.meta.get(COMMITS)
+    return None if ask is None else ask(home.root)
+
+
+# ---------------------------------------------------------------- export, backup, restore
 
 
 @log_command.command("export")
@@ -179,3 +221,28 @@ def backup_command(ctx: click.Context, file: Path) -> None:
     """
     head = maintenance.backup(open_home(ctx).log_path, file)
     say(f"Backed up {head.position} events to {file}, and the copy holds.")
+
+
+@log_command.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_context
+@guarded
+def restore_command(ctx: click.Context, file: Path) -> None:
+    """Put the backup FILE in the place of the log, and write every results.tsv anew.
+
+    Stop the loop and the bot first. FILE is checked before anything is touched, and stays where it is. What it
+    replaces is kept in .nightshift/set-aside/. Commits of experiments that FILE does not know stay in git;
+    `nightshift log check` names them.
+
+    \b
+      nightshift log restore ~/backups/nov21.db
+    """
+    from eventstore import recovery  # noqa: PLC0415 - only here
+
+    home = open_home(ctx)
+    done = recovery.restore(home, file, now().strftime("%Y%m%dT%H%M%SZ"))
+    say(f"Restored {done.head.position} events from {file}; {len(done.tables)} results.tsv were written anew.")
+    if done.aside is not None:
+        say(f"What was there before is in {done.aside}.")
+    if done.orphans:
+        say(f"The restored log does not know of {', '.join(done.orphans)}: their tables are there as well.")

@@ -36,7 +36,12 @@ class Night:
         """Append one event; returns its position."""
         self.now += timedelta(seconds=1)
         position = self.log.head().position + 1
-        run = "" if data.TYPE in ("trouble.noticed", "trouble.cleared", "loop.started", "digest.scheduled") else run
+        run = (
+            ""
+            if data.TYPE
+            in ("trouble.noticed", "trouble.cleared", "loop.started", "digest.scheduled", "digest.requested")
+            else run
+        )
         self.log.append([NewEvent(f"id-{position}", run, format_at(self.now), actor, data, cause)])
         self.board.apply(self.log.read(position - 1)[0])
         return position

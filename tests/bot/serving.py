@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
@@ -76,17 +77,17 @@ def around(
 
 
 @contextlib.asynccontextmanager
-async def held(home: Home, seconds: float) -> AsyncIterator[None]:
-    """Let nobody else write the log for *seconds*, as another process with a long write would."""
+async def held(home: Home, most_s: float = 8.0) -> AsyncIterator[None]:
+    """Let nobody else write the log for the length of a `with`, as another process with a long write would."""
     path = str(home.log_path)
-    ready = asyncio.Event()
+    ready, over = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def hold() -> None:
         lock = sqlite3.connect(path, isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         loop.call_soon_threadsafe(ready.set)
-        time.sleep(seconds)
+        over.wait(most_s)
         lock.execute("ROLLBACK")
         lock.close()
 
@@ -95,20 +96,24 @@ async def held(home: Home, seconds: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        over.set()
         await holding
 
 
 @contextlib.asynccontextmanager
 async def serving(made: Around, slack: Sandbox) -> AsyncIterator[None]:
     """Run the bot for the length of a `with`; a fault of it ends the test."""
-    before = len(slack.hub.sockets)
+    before = {socket.number for socket in slack.hub.sockets}  # of an earlier bot, which may be closing still
     bot = asyncio.create_task(serve(made))
-    connected = asyncio.create_task(slack.connected(before + 1))
+    connected = asyncio.create_task(
+        slack.until(lambda: any(socket.number not in before for socket in slack.hub.sockets), timeout_s=60)
+    )
     await asyncio.wait({bot, connected}, return_when=asyncio.FIRST_COMPLETED)
-    connected.cancel()
     if bot.done():
+        connected.cancel()
         await bot
     try:
+        await connected
         yield
     finally:
         made.stop.set()

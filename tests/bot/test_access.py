@@ -68,7 +68,6 @@ def test_a_role_includes_the_smaller_ones() -> None:
         (OPERATOR, "veto", "C2", SLACK, None),
         (OPERATOR, "veto", None, SLACK, None),
         (MEMBER, STATUS, "C1", SLACK, None),
-        (MEMBER, "open_digest", None, SLACK, None),
         (MEMBER, i.Help(), "C9", SLACK, None),
         (MEMBER, i.Whoami(), "D1", Slack(), None),
         (MEMBER, STOP, "C1", SLACK, "to act on runs takes the role operate"),
@@ -127,7 +126,7 @@ def test_only_configured_groups_are_looked_up() -> None:
         groups=st.frozensets(st.sampled_from(["S1", "S2", "S3"])),
         is_known=st.booleans(),
     ),
-    st.sampled_from([STOP, STATUS, HOUR, i.Help(), "stop", "veto", "edit_program", "open_digest", "other"]),
+    st.sampled_from([STOP, STATUS, HOUR, i.Help(), "stop", "veto", "edit_program", "other"]),
     st.sampled_from(["C1", "C2", "C3", "D1", None]),
 )
 def test_whoever_is_let_through_has_the_role_in_a_channel_that_counts(

@@ -159,9 +159,9 @@ async def test_a_slow_log_is_told_after_a_second_and_the_outcome_follows(home: H
     append(home, "nov21", *started())
     async with slack_at_work() as slack, serving(around(home, slack), slack):
         await slack.command("/nightshift", "whoami", user="U1")
-        async with held(home, 1.6):
+        async with held(home):
             seen = await slack.command("/nightshift", "pause", user="U1", wait_s=0)
-            assert seen.acked and 0.9 < (seen.ack_s or 0) < 1.5
+            assert seen.acked and (seen.ack_s or 0) > 0.9
             assert "Not recorded yet" in texts(seen.ephemerals)
             assert not logged(home, e.RunPauseRequested)
         await slack.until(lambda: "nov21 is to pause" in texts(seen.posts))
@@ -174,7 +174,9 @@ async def test_results_come_with_the_file(home: Home) -> None:
     async with slack_at_work() as slack, serving(around(home, slack), slack):
         await slack.until(lambda: slack.messages("C1"))
         await slack.command("/nightshift", "results", user="U3")
-        await slack.until(lambda: any(file.name == "results-nov21.tsv" for file in slack.space.files.values()))
+        await slack.until(
+            lambda: any(file.name == "results-nov21.tsv" and file.data for file in slack.space.files.values())
+        )
         (file,) = (file for file in slack.space.files.values() if file.name == "results-nov21.tsv")
         assert file.data.startswith(b"commit\tcost\tmemory_gb\tstatus\tdescription\n")
 
@@ -356,7 +358,7 @@ async def test_the_home_tab_shows_what_is_and_changes_with_it(home: Home) -> Non
         seen = await slack.open_home("U1")
         assert seen.home is not None and "no run yet" in str(seen.home.body)
         await slack.command("/nightshift", "start nov21", user="U1")
-        await slack.until(lambda: "nov21" in str(slack.home("U1")), timeout_s=5)
+        await slack.until(lambda: "nov21" in str(slack.home("U1")))
 
 
 async def test_a_button_of_the_home_tab_answers_in_a_form(home: Home) -> None:
@@ -378,7 +380,7 @@ async def test_a_digest_can_be_asked_for_and_its_hour_set(home: Home) -> None:
         hour = await slack.command("/nightshift", "digest", user="U3")
         assert "07:30" in texts(hour.ephemerals)
         await slack.command("/nightshift", "digest now", user="U2")
-        await slack.until(lambda: "Nightshift digest" in texts(slack.messages("C1")), timeout_s=15)
+        await slack.until(lambda: "Nightshift digest" in texts(slack.messages("C1")))
         (digest,) = (post for post in slack.messages("C1") if "Nightshift digest" in post.text)
         (picture,) = slack.pictures(digest)
         assert picture.data.startswith(b"\x89PNG") and "Staircase" in picture.alt_text
@@ -404,6 +406,17 @@ async def test_slack_may_be_away_when_the_bot_starts(home: Home) -> None:
         await bot
 
 
+async def test_an_answer_on_its_way_arrives_before_the_bot_ends(home: Home) -> None:
+    async with slack_at_work() as slack:
+        async with serving(around(home, slack), slack):
+            await slack.command("/nightshift", "whoami", user="U3")
+            slack.fail("response_url", Slow(0.5))
+            seen = await slack.command("/nightshift", "help", user="U3", wait_s=0)
+            slack.fail("views.open", Slow(0.5))
+            form = await slack.command("/nightshift", "start", user="U1", wait_s=0)
+        assert "understands" in texts(seen.ephemerals) and form.views
+
+
 @pytest.mark.parametrize("method", ["auth.test", "apps.connections.open"])
 async def test_a_token_that_slack_does_not_take_ends_the_bot_with_the_remedy(home: Home, method: str) -> None:
     from bot.app import serve
@@ -418,14 +431,14 @@ async def test_a_token_that_slack_does_not_take_ends_the_bot_with_the_remedy(hom
 async def test_a_connection_that_is_deaf_is_made_anew(home: Home) -> None:
     async with slack_at_work(ping_every_s=0.2) as slack, serving(around(home, slack, ping_every_s=0.2), slack):
         slack.half_open()
-        await slack.until(lambda: any(not socket.deaf for socket in slack.hub.sockets), timeout_s=10)
+        await slack.until(lambda: any(not socket.deaf for socket in slack.hub.sockets))
         assert (await slack.command("/nightshift", "status", user="U1")).acked
 
 
 async def test_commands_over_a_refresh_are_acked(home: Home) -> None:
     async with slack_at_work() as slack, serving(around(home, slack), slack):
         await slack.disconnect("refresh_requested", close_after_s=0.5)
-        await slack.until(lambda: any(not socket.leaving for socket in slack.hub.sockets), timeout_s=5)
+        await slack.until(lambda: any(not socket.leaving for socket in slack.hub.sockets))
         seen = await asyncio.gather(*(slack.command("/nightshift", "status", user="U1") for _ in range(5)))
         assert all(one.acked for one in seen)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot import blocks
-from bot.board import BACKLOG_MAX, Board
+from bot.board import BACKLOG_MAX, PROGRAMS_MAX, Board
 from bot.message import Message
-from bot.outbox import EDIT_EVERY_S, LATE_S, Due, Edited, fingerprint
+from bot.outbox import EDIT_EVERY_S, LATE_S, Due, Edited, Memory, Rules, fingerprint
 from eventstore import events as e
 from eventstore.envelope import format_at
+from eventstore.requests import text_hash
 from tests.bot.nights import ADA, BEGIN, Night
 
 BASE = "run/nov21@1"
@@ -49,6 +51,16 @@ def words(message: Message | None) -> str:
 
     collect(message.blocks)
     return "\n".join(found)
+
+
+def program_edit(text: str) -> e.ProgramEdited:
+    return e.ProgramEdited(base_hash="", hash=text_hash(text), text=text)
+
+
+def starts_again(night: Night) -> None:
+    """The bot died; another one begins."""
+    night.memory = Memory(orphans=set(night.board.open))
+    night.rules = Rules("C1", None, "UTC", BEGIN).begun(night.board)
 
 
 def parsed(message: Message) -> str:
@@ -179,6 +191,21 @@ class TestTheChannel:
         assert "within the noise" in words(best.message)
         assert "new best" not in words(best.message)
 
+    def test_it_leads_to_the_thread_of_its_run(self, night: Night) -> None:
+        night.rules = replace(night.rules, workspace_url="https://example.slack.com/")
+        night.experiment(1, "keep", score=0.9)
+        for number in (2, 3, 4):
+            night.experiment(number, "crash")
+        night.say(e.RunPaused(why="three crashes"))
+        night.say(e.TroubleNoticed(kind="disk", what="full", since=format_at(night.now)))
+        found = {one.kind: words(one.message) for one in night.post()}
+        night.finish()
+        found |= {one.kind: words(one.message) for one in night.post()}
+        ts = night.board.threads["nov21"].ts.replace(".", "")
+        link = f"<https://example.slack.com/archives/C1/p{ts}|The thread of nov21>"
+        assert {kind for kind, said in found.items() if link in said} == {"best", "crashes", "paused", "finished"}
+        assert "archives" not in found["trouble"] + found["verdict"]
+
     def test_a_simplification_is_not_announced(self, night: Night) -> None:
         night.experiment(1, "keep", score=1.0, lines=-20)
         assert f"{BASE}/best/1" not in [one.key for one in night.post()]
@@ -235,6 +262,22 @@ class TestTheChannel:
         night.say(e.TroubleNoticed(kind="disk", what="full", since=format_at(BEGIN)))
         night.say(e.TroubleCleared(kind="disk", what="full"))
         assert night.due_keys() == []
+
+    def test_a_change_of_program_md_is_told_with_the_diff_and_who(self, night: Night) -> None:
+        night.say(e.ProgramRecorded(hash="a" * 64, text="# Goal\n\nBe brief.\n"), "")
+        assert night.due_keys() == [], "what the loop found in git is nobody's news"
+        for number in range(7):
+            night.say(program_edit(f"# Goal\n\nBe brief {number}. <!channel>\n"), "", ADA)
+        found = night.post()
+        assert [one.kind for one in found] == ["program"] * PROGRAMS_MAX
+        assert "-Be brief 5. <!channel>\n+Be brief 6. <!channel>" in words(found[-1].message)
+        assert "<@U1>" in words(found[-1].message) and "<!channel>" not in parsed(found[-1].message or Message(""))
+
+    @pytest.mark.parametrize(("actor", "is_told"), [(ADA, True), ("cli:grace", False)])
+    def test_before_the_first_post_a_change_is_told_only_if_it_was_made_here(self, actor: str, is_told: bool) -> None:
+        night = Night()
+        night.say(program_edit("# Goal\n"), "", actor)
+        assert bool(night.due_keys()) == is_told
 
     def test_a_pause_that_nobody_asked_for_is_told_with_a_button(self, night: Night) -> None:
         night.say(e.RunPaused(why="someone else moved the branch"))
@@ -362,12 +405,29 @@ class TestEdits:
         assert len(self.edits(night)) == 1
         night.finish()
         night.post()
+        night.later(hours=1)
         night.ask("nov22")
         night.post()
         night.start("nov22")
-        night.memory.edited.clear()
-        night.rules = type(night.rules)("C1", None, "UTC", BEGIN, boot=night.board.position)
+        starts_again(night)
         assert [one.run for one in self.edits(night)] == ["nov22"]
+
+    def test_so_is_that_of_a_run_whose_end_a_bot_that_died_may_not_have_shown(self, night: Night) -> None:
+        night.post()
+        edit = next(one for one in night.due() if one.what == "edit")
+        night.memory.edited[edit.key] = Edited(fingerprint(edit.message or Message("")), night.now)
+        night.finish()
+        assert [one.kind for one in night.post()] == ["finished"], "its edit waits, for there was one just now"
+        night.ask("next")
+        night.start("next")
+        night.later(hours=8)
+        starts_again(night)
+        assert "run/nov21@1" in [one.key for one in night.due() if one.what == "edit"]
+        night.post()
+        night.later(hours=8)
+        night.say(e.IdeaSuggested(text="an idea"), "", ADA)
+        starts_again(night)
+        assert "run/nov21@1" not in [one.key for one in night.due() if one.what == "edit"]
 
     def test_the_parent_of_a_run_that_is_over_loses_its_buttons(self, night: Night) -> None:
         night.finish()

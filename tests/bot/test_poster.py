@@ -447,8 +447,7 @@ class TestDigests:
         night = a_night()
         bot = Bot(slack, night)
         await bot.live()
-        key = bot.poster.ask_digest("C2")
-        assert bot.poster.ask_digest("C2") == key
+        key = f"digest/C2/at/{night.say(e.DigestRequested(channel='C2'), actor=ADA)}"
         await bot.poster.settle()
         assert [posted.metadata["event_payload"]["key"] for posted in slack.messages("C2") if posted.metadata] == [key]
 

@@ -66,11 +66,16 @@ def keeping(slack: Sandbox, kept: list[Any]) -> AsyncApp:
 
 
 class TestCommands:
-    async def test_what_is_typed_arrives_escaped_with_names_made_ids(self, slack: Sandbox) -> None:
+    async def test_what_is_typed_arrives_escaped_and_names_become_ids_where_that_is_asked_for(
+        self, slack: Sandbox
+    ) -> None:
         kept: list[Any] = []
         async with running(slack, keeping(slack, kept)):
             await slack.command("/nightshift", "idea a<b & @ada in #research not@ada", wait_s=0)
-        assert kept[0]["text"] == "idea a&lt;b &amp; <@U1|ada> in <#C1|research> not@ada"
+            slack.should_escape = True
+            await slack.command("/nightshift", "idea a<b & @ada in #research not@ada", wait_s=0)
+        assert kept[0]["text"] == "idea a&lt;b &amp; @ada in #research not@ada"
+        assert kept[1]["text"] == "idea a&lt;b &amp; <@U1|ada> in <#C1|research> not@ada"
         assert (kept[0]["command"], kept[0]["team_id"], kept[0]["user_id"]) == ("/nightshift", "T1", "U1")
 
     async def test_without_the_scope_a_command_never_reaches_the_app(self) -> None:
@@ -91,6 +96,26 @@ class TestCommands:
                 slack.command("/nightshift", user="U1"), slack.command("/nightshift", user="U2")
             )
         assert (one.texts, two.texts) == (("for U1",), ("for U2",))
+
+    async def test_a_message_about_something_else_is_not_taken_for_the_answer(self, slack: Sandbox) -> None:
+        app = bolt(slack)
+
+        @app.command("/nightshift")
+        async def command(ack, client, command) -> None:
+            await ack()
+            await client.chat_postMessage(channel="C1", text="the verdict of an experiment")
+            await asyncio.sleep(0.1)
+            await client.views_open(trigger_id=command["trigger_id"], view=modal(field()))
+
+        @app.event("app_home_opened")
+        async def opened(event, client) -> None:
+            await client.chat_postMessage(channel="C1", text="the verdict of another one")
+            await asyncio.sleep(0.1)
+            await client.views_publish(user_id=event["user"], view=home(section("welcome")))
+
+        async with running(slack, app):
+            assert (await slack.command("/nightshift", "start")).views
+            assert (await slack.open_home("U1")).home is not None
 
     async def test_an_answer_that_comes_later_is_seen_too(self, slack: Sandbox) -> None:
         app = bolt(slack)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,6 +14,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bot.sandbox.clock import ManualClock
 from bot.sandbox.faults import DropAfter, DropBefore, Error, Html503, Limited, Slow
+from bot.sandbox.loopback import Moment
 from bot.sandbox.methods import HISTORY, METHODS, SCOPES
 from bot.sandbox.model import Channel
 from bot.sandbox.server import Sandbox
@@ -404,6 +405,23 @@ class TestFailures:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await web.chat_postMessage(channel="C1", text="t")
         assert not slack.messages("C1") and not slack.calls[0].processed
+
+    async def test_who_watches_sees_each_call_before_it_is_done_after_it_and_once_it_is_answered(
+        self, slack: Sandbox, web: AsyncWebClient
+    ) -> None:
+        seen: list[tuple[str, str, int]] = []
+
+        def watch(moment: Moment, method: str, args: Mapping[str, Any]) -> bool:
+            seen.append((moment, str(args["text"]), len(slack.messages("C1"))))
+            return (moment, args["text"]) in (("arrived", "b"), ("done", "c"))
+
+        slack.watch = watch
+        await web.chat_postMessage(channel="C1", text="a")
+        for text in ("b", "c"):
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await web.chat_postMessage(channel="C1", text=text)
+        assert seen[:3] == [("arrived", "a", 0), ("done", "a", 1), ("answered", "a", 1)]
+        assert seen[3:] == [("arrived", "b", 1), ("arrived", "c", 1), ("done", "c", 2)]
 
     async def test_latency_outlasts_an_impatient_client(self, slack: Sandbox) -> None:
         slack.fail("auth.test", Slow(5))

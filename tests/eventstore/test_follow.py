@@ -61,7 +61,7 @@ async def take(path: Path, bells: Path, count: int, after: int = 0, poll_s: floa
     ids: list[str] = []
     async with (
         Worker.open(path) as worker,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         aclosing(follow(worker, bells, after, poll_s)) as pages,
     ):
         async for page in pages:

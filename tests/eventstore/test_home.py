@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from eventstore.errors import LoopHeld, NoWorkspace
+from eventstore.errors import Held, NoWorkspace
 from eventstore.home import Home
 
 HOLDER = """
@@ -33,7 +33,8 @@ def test_every_path_is_below_the_workspace(tmp_path: Path) -> None:
     assert home.settings_path == tmp_path / "nightshift.toml"
     assert home.log_path == tmp_path / ".nightshift/events.db"
     assert home.bells == tmp_path / ".nightshift/bells"
-    assert home.lock_path == tmp_path / ".nightshift/loop.lock"
+    assert home.lock_path() == tmp_path / ".nightshift/loop.lock"
+    assert home.lock_path("bot") == tmp_path / ".nightshift/bot.lock"
     assert home.results_path("nov21") == tmp_path / ".nightshift/runs/nov21/results.tsv"
     assert home.run_dir("nov21", 3, 1, 0) == tmp_path / ".nightshift/runs/nov21/3/1.0"
     assert home.work_dir("nov21", 3, 1, 2) == tmp_path / ".nightshift/work/nov21/3/1.2"
@@ -90,7 +91,7 @@ def test_a_second_loop_is_turned_away_by_name(child: Callable[..., Any], tmp_pat
     process = child(HOLDER, tmp_path)
     assert process.stdout.readline() == "held\n"
     assert home.holder() == f"pid {process.pid} on {socket.gethostname()}"
-    with pytest.raises(LoopHeld, match=f"pid {process.pid} on") as caught, home.hold(retry_s=0.05):
+    with pytest.raises(Held, match=f"pid {process.pid} on") as caught, home.hold(retry_s=0.05):
         pass
     assert caught.value.holder == home.holder()  # the refused one did not write itself in
     process.stdin.write("end\n")
@@ -98,6 +99,17 @@ def test_a_second_loop_is_turned_away_by_name(child: Callable[..., Any], tmp_pat
     assert process.stdout.readline() == "released\n"
     with home.hold():
         assert home.holder() == f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_loop_and_a_bot_serve_it_side_by_side_and_a_second_bot_is_turned_away(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with home.hold("bot"):
+        assert home.holder() is None
+        with home.hold("loop"):
+            assert home.holder("bot") == home.holder("loop") == f"pid {os.getpid()} on {socket.gethostname()}"
+        with pytest.raises(Held, match=r"another bot already serves this workspace \(pid"), home.hold("bot", retry_s=0):
+            pass
+    assert home.holder("bot") is None
 
 
 def test_a_killed_loop_holds_nothing(child: Callable[..., Any], tmp_path: Path) -> None:
@@ -144,7 +156,7 @@ def test_asking_who_holds_it_all_the_time_does_not_keep_a_loop_out(tmp_path: Pat
             time.sleep(0.0005)
 
     home.state.mkdir()
-    home.lock_path.touch()
+    home.lock_path().touch()
     askers = [threading.Thread(target=ask) for _ in range(2)]
     for asker in askers:
         asker.start()
@@ -161,7 +173,7 @@ def test_asking_who_holds_it_all_the_time_does_not_keep_a_loop_out(tmp_path: Pat
 def test_two_who_ask_at_once_do_not_take_each_other_for_a_loop(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.state.mkdir()
-    with home.lock_path.open("w") as asked:
+    with home.lock_path().open("w") as asked:
         fcntl.flock(asked, fcntl.LOCK_SH)  # as the other one has it at this moment
         assert home.holder() is None
 

@@ -270,6 +270,7 @@ ACCEPTED = {
         "",
         e.DigestScheduled(channel="#ml", at="08:00", zone="Europe/Berlin"),
     ),
+    "digest, now": row([], lambda _: r.request_digest("#ml"), "", e.DigestRequested(channel="#ml")),
     "digest, off": row([], lambda _: r.schedule_digest("#ml", "", "nowhere"), "", e.DigestScheduled(channel="#ml")),
 }
 
@@ -339,6 +340,11 @@ REFUSALS: dict[str, tuple[Log, Ask, str]] = {
     "pause, pausing now": (PAUSING_NOW, lambda s: r.pause(s, None), "the run nov21 is pausing already"),
     "resume, unknown": (ACTIVE, lambda s: r.resume(s, "zzz"), "there is no run 'zzz': `nightshift status`"),
     "resume, active": (ACTIVE, lambda s: r.resume(s, None), "the run nov21 is not paused"),
+    "resume, stopping": (
+        [*PAUSED, *of_run(e.RunStopRequested())],
+        lambda s: r.resume(s, None),
+        "the run nov21 is stopping already",
+    ),
     "resume, resuming": (RESUMING, lambda s: r.resume(s, None), "the run nov21 is resuming already"),
     "budget, none": ([], lambda s: r.budget(s, None, "usd", 1), NO_RUN),
     "budget, over": (
@@ -648,6 +654,7 @@ asks = st.one_of(
     of(r.reject, tags, numbers, texts),
     of(r.veto, tags, numbers, texts),
     of(r.again, tags, numbers),
+    of(lambda _, channel: r.request_digest(channel), st.sampled_from(["", "#ml"])),
     of(lambda _, *rest: r.schedule_digest(*rest), *map(st.sampled_from, (["", "#ml"], ["", "08:00"], ["UTC", ""]))),
 )
 
@@ -662,6 +669,8 @@ def took_hold(state: State, tag: str, data: e.Data) -> bool:
             return state.ideas[at] == data
         case e.IdeaWithdrawn(idea=idea):
             return idea not in state.ideas
+        case e.DigestRequested():
+            return True
         case e.DigestScheduled(channel=channel):
             return state.digests.get(channel) == (data if data.at else None)
     assert run is not None
@@ -709,4 +718,4 @@ def test_whatever_is_asked_is_refused_or_takes_hold_and_then_need_not_be_asked_a
             state.apply(stored)
         assert took_hold(state, answer.run, answer.data)
         assert {tag: run for tag, run in state.runs.items() if tag != answer.run} == others
-        assert isinstance(answer.data, e.DigestScheduled) or isinstance(ask(state), r.Refused)
+        assert isinstance(answer.data, e.DigestScheduled | e.DigestRequested) or isinstance(ask(state), r.Refused)

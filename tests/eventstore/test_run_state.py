@@ -794,6 +794,7 @@ EVERYTHING = events(
     e.KeepVetoed(experiment=4),
     e.RequestRefused(who="cli:ada", what="veto", why="the branch was moved"),
     ("", e.DigestScheduled(channel="#ml", at="08:00", zone="UTC")),
+    ("", e.DigestRequested(channel="#ml")),
     e.PostRequested(key="k", channel="#ml", kind="digest"),
     e.PostMade(key="k", channel="#ml", ts="1"),
     e.PostFailed(key="l", why="gone"),

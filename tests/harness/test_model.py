@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
@@ -112,6 +114,140 @@ def test_activations_may_be_bfloat16_with_float32_weights(train: ModuleType, mod
     logits.sum().backward()
 
 
+# ---------------------------------------------------------------- windows
+
+
+@pytest.fixture(scope="module")
+def windowed(make: Maker, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """train.py with 5 blocks that see 9 tokens, 9, all, 9, all; trained and scored on rows of 160."""
+    folder = tmp_path_factory.mktemp("windowed") / "workspace"
+    changes = {"DEPTH": 5, "WINDOW_PATTERN": "SSL", "SHORT_WINDOW": 9, "SEQ_LEN": 160}
+    return make.workspace(folder, corpus, prepare={"MAX_SEQ_LEN": 160}, train=changes).module("train")
+
+
+def by_hand(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int) -> torch.Tensor:
+    """Causal attention through a window, written out position by position."""
+    rows = []
+    for t in range(q.size(-2)):
+        seen = slice(max(0, t - window + 1), t + 1)
+        scores = q[..., t : t + 1, :] @ k[..., seen, :].mT / q.size(-1) ** 0.5
+        rows.append(scores.softmax(-1) @ v[..., seen, :])
+    return torch.cat(rows, dim=-2)
+
+
+def block_mask(train: ModuleType, length: int, device: str = "cpu") -> object:
+    """What `window_mask` makes on CUDA, here for a CPU, where the kernel of blocks has a slow twin."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return create_block_mask(train.in_window, None, None, length, length, device=device)
+
+
+def slow_twin(call: Callable[..., torch.Tensor], *values: object) -> torch.Tensor:
+    """Call without gradients, and without the warning that this is the slow form."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        return call(*values)
+
+
+@pytest.mark.parametrize("length", [1, 8, 9, 10, 33, 128, 300])
+def test_attention_by_blocks_by_a_mask_and_by_hand_agree(windowed: ModuleType, length: int) -> None:
+    torch.manual_seed(8)
+    q, k, v = (torch.randn(2, 3, length, 16) for _ in range(3))
+    expected = by_hand(q, k, v, windowed.SHORT_WINDOW)
+    masked = windowed.attend(q, k, v, windowed.window_mask(length, torch.device("cpu")))
+    blocks = slow_twin(windowed.attend, q, k, v, block_mask(windowed, length))
+    assert masked.shape == blocks.shape == q.shape
+    assert torch.allclose(masked, expected, atol=1e-5)
+    assert torch.allclose(blocks, expected, atol=1e-5)
+
+
+def test_gradients_through_the_mask_are_those_by_hand(windowed: ModuleType) -> None:
+    torch.manual_seed(9)
+    values = [torch.randn(1, 2, 40, 16, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(1, 2, 40, 16)
+    gradients = []
+    for y in (
+        windowed.attend(*values, windowed.window_mask(40, torch.device("cpu"))),
+        by_hand(*values, windowed.SHORT_WINDOW),
+    ):
+        gradients.append(torch.autograd.grad((y * weights).sum(), values))
+    for ours, expected in zip(*gradients, strict=True):
+        assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_a_window_as_long_as_the_text_is_no_window(windowed: ModuleType) -> None:
+    torch.manual_seed(10)
+    q, k, v = (torch.randn(1, 2, 9, 16) for _ in range(3))
+    mask = windowed.window_mask(9, torch.device("cpu"))
+    assert torch.allclose(windowed.attend(q, k, v, mask), windowed.attend(q, k, v, None), atol=1e-6)
+
+
+def test_the_loss_of_the_model_is_the_same_by_blocks_and_by_masks_and_another_without(windowed: ModuleType) -> None:
+    torch.manual_seed(11)
+    model = windowed.GPT()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    inputs, targets = torch.randint(300, (2, 3, 160))
+    by_masks = windowed.loss_of(model, inputs, targets).item()
+    model.masks = {160: block_mask(windowed, 160)}
+    by_blocks = slow_twin(windowed.loss_of, model, inputs, targets).item()
+    model.is_short = [False] * 5
+    without = windowed.loss_of(model, inputs, targets).item()
+    assert by_blocks == pytest.approx(by_masks, abs=1e-5)
+    assert abs(without - by_masks) > 1e-3
+
+
+def test_the_windowed_model_is_one_graph_to_the_compiler(windowed: ModuleType) -> None:
+    """`fullgraph` refuses a model that it would have to cut; what the graph is turned into is another matter."""
+    torch.manual_seed(12)
+    model = windowed.GPT()
+    model.masks = {160: block_mask(windowed, 160)}
+    inputs, targets = torch.randint(300, (2, 3, 160))
+    expected = slow_twin(windowed.loss_of, model, inputs, targets)
+    compiled = torch.compile(windowed.loss_of, fullgraph=True, dynamic=False, backend="aot_eager")
+    try:
+        assert torch.allclose(slow_twin(compiled, model, inputs, targets), expected, atol=1e-5)
+    finally:
+        torch.compiler.reset()
+
+
+def test_the_pattern_goes_on_over_the_blocks_and_the_last_sees_all(windowed: ModuleType) -> None:
+    model = windowed.GPT()
+    assert model.is_short == [True, True, False, True, False]
+    assert sorted(model.masks) == [160]
+    seen = 3 * 9 + 2 * 160
+    multiplied = sum(p.numel() for p in (*model.blocks.parameters(), *model.head.parameters()))
+    assert model.flops_per_token() == 6 * multiplied + 12 * windowed.DIM * seen
+
+
+def test_without_windows_no_mask_is_made(train: ModuleType, model: torch.nn.Module) -> None:
+    assert model.masks == {}
+    assert model.is_short == [False, False]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_compiled_blocks_give_the_loss_and_the_gradients_of_the_mask(windowed: ModuleType) -> None:
+    torch.manual_seed(13)
+    device = torch.device("cuda")
+    with device:
+        model = windowed.GPT()
+        for parameter in model.parameters():
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    inputs, targets = torch.randint(300, (2, 3, 160), device=device)
+    found = []
+    for masks, loss_fn in (
+        ({160: windowed.window_mask(160, torch.device("cpu")).to(device)}, windowed.loss_of),
+        ({160: windowed.window_mask(160, device)}, torch.compile(windowed.loss_of, fullgraph=True, dynamic=False)),
+    ):
+        model.masks = masks
+        loss = loss_fn(model, inputs, targets)
+        found.append((loss, torch.autograd.grad(loss, list(model.parameters()))))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-4)
+    for ours, expected in zip(found[1][1], found[0][1], strict=True):
+        assert torch.allclose(ours, expected, atol=1e-3, rtol=1e-2)
+
+
 # ---------------------------------------------------------------- optimisers and schedule
 
 
@@ -148,6 +284,25 @@ def test_muon_steps_along_a_nearly_orthogonal_matrix(train: ModuleType) -> None:
         singular = torch.linalg.svdvals(train.orthogonalise(torch.randn(3, rows, columns)))
         assert singular.min() > 0.3
         assert singular.max() < 1.3
+
+
+def test_matrices_stacked_into_one_batch_move_as_each_would_alone(train: ModuleType) -> None:
+    torch.manual_seed(14)
+    shapes = ((8, 8), (32, 8), (8, 8), (8, 32), (32, 8), (2, 8), (8, 8))
+    alone = [torch.nn.Parameter(torch.randn(*shape)) for shape in shapes]
+    stacked = [torch.nn.Parameter(weight.detach().clone()) for weight in alone]
+    one_by_one = [train.Muon([weight], lr=0.1, weight_decay=0.3) for weight in alone]
+    together = train.Muon(stacked, lr=0.1, weight_decay=0.3)
+    assert len(together.groups) == 4
+    for step in range(5):
+        for weight, twin in zip(alone, stacked, strict=True):
+            weight.grad = torch.randn_like(weight)
+            twin.grad = weight.grad.clone()
+        for optimizer in one_by_one:
+            optimizer.step(1 - step / 5)
+        together.step(1 - step / 5)
+    for weight, twin in zip(alone, stacked, strict=True):
+        assert torch.allclose(weight, twin, atol=1e-5)
 
 
 def test_muon_makes_matrices_of_every_shape_fit_a_target(train: ModuleType) -> None:

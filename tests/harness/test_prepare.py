@@ -208,7 +208,8 @@ def test_the_standard_library_is_a_corpus(make: Maker, tmp_path: Path) -> None:
     """Its rules are those of the shipped file, whatever Python runs this."""
     workspace = make.workspace(tmp_path / "workspace", tmp_path)
     prepare = workspace.module("prepare")
-    documents = prepare.survey(prepare.corpus_folder("stdlib"), "stdlib")
+    units = prepare.survey("stdlib", tmp_path).units
+    documents = [document for unit in units for document in unit.documents]
     names = {document.name for document in documents}
     assert {"dataclasses.py", "json/decoder.py", "asyncio/tasks.py"} <= names
     assert not [name for name in names if {"test", "site-packages", "encodings"} & set(Path(name).parts)]

@@ -94,3 +94,13 @@ def test_the_gpu_model_has_the_size_of_the_fields_baseline(make: Maker, tmp_path
     assert logits.shape == (2, 2048, 8192)
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(50.3, abs=0.1)
     assert train.BATCH_ROWS * train.SEQ_LEN * train.ACCUMULATION == 2**18
+    assert model.is_short == [True, True, True, False] * 2
+
+
+def test_the_gpu_profile_scores_as_many_rows_as_the_field_does(make: Maker) -> None:
+    """10,240 rows of 2,048 tokens, in whole batches: the last is no smaller, so nothing is compiled a second time."""
+    harness = constants(files(make, "gpu")["prepare.py"])
+    assert harness["CORPUS"] == "climbmix"
+    assert (harness["MAX_SEQ_LEN"], harness["VOCAB_SIZE"], harness["TIME_BUDGET_S"]) == (2048, 8192, 300.0)
+    assert harness["EVAL_TOKENS"] == 40 * 524_288 == 10_240 * harness["MAX_SEQ_LEN"]
+    assert harness["EVAL_TOKENS"] % harness["EVAL_BATCH_TOKENS"] == 0

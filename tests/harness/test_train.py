@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loop import profiles
+
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
@@ -108,6 +110,64 @@ def test_muon_trains_too(make: Maker, corpus: Path, prepared: Workspace, tmp_pat
     got = block_of(ended)
     assert got["num_steps"] == 60
     assert got["val_bpb"] < 0.9 * even_score
+
+
+def test_windows_train_too(make: Maker, corpus: Path, prepared: Workspace, tmp_path: Path, even_score: float) -> None:
+    changes = {"DEPTH": 3, "WINDOW_PATTERN": "S", "SHORT_WINDOW": 8, "EMBED_LR": 0.01, "MATRIX_LR": 0.01}
+    workspace = make.workspace(tmp_path / "workspace", corpus, train=changes)
+    ended = workspace.run("train.py", NIGHTSHIFT_CACHE=str(prepared.cache), NIGHTSHIFT_MAX_STEPS="60")
+    assert block_of(ended)["val_bpb"] < 0.9 * even_score
+
+
+# ---------------------------------------------------------------- the start
+
+
+def test_a_dry_run_starts_and_stops_before_any_data(make: Maker, corpus: Path, tmp_path: Path) -> None:
+    """Without a cache, so that it could not train if it would."""
+    workspace = make.workspace(tmp_path / "workspace", corpus, train={"WINDOW_PATTERN": "SL"})
+    ended = workspace.run("train.py", "--dry", CUDA_VISIBLE_DEVICES="")
+    assert ended.returncode == 0
+    assert re.fullmatch(
+        r"ready to train on cpu: [\d,]+ parameters, built in \d+\.\d s, compiled and warm in \d+\.\d s\n", ended.stdout
+    )
+    assert ended.stderr == ""
+
+
+COMPILE = """
+import os, torch, train
+train.keep_compiled()
+from torch._dynamo.utils import counters
+square = torch.compile(lambda x: x @ x)  # a product needs no C++ compiler
+assert square(torch.eye(3)).tolist() == torch.eye(3).tolist()
+print(os.environ["TORCHINDUCTOR_CACHE_DIR"], counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+def test_what_one_experiment_has_compiled_the_next_one_finds(prepared: Workspace, tmp_path: Path) -> None:
+    """In a folder below the cache of the corpus, which the loop names to every experiment."""
+    said = [prepared.run("-c", COMPILE, NIGHTSHIFT_CACHE=str(tmp_path)).stdout.split() for _ in range(2)]
+    assert said == [[str(tmp_path / "compiled"), "0"], [str(tmp_path / "compiled"), "1"]]
+
+
+def test_the_environment_may_name_another_folder_for_what_is_compiled(prepared: Workspace, tmp_path: Path) -> None:
+    code = "import os, train; train.keep_compiled(); print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    said = prepared.run("-c", code, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "mine")).stdout
+    assert said == f"{tmp_path / 'mine'}\n"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_model_of_the_profile_trains_and_is_scored(make: Maker, corpus: Path, tmp_path: Path) -> None:
+    """With its windows, in bfloat16, compiled; on little text and for a few steps."""
+    constants = {name: dict(values) for name, values in profiles.PROFILES["gpu"].constants.items()}
+    short = {"CORPUS": str(corpus), "MAX_SEQ_LEN": 512, "EVAL_TOKENS": 4096, "VOCAB_SIZE": 300}
+    few = {"SEQ_LEN": 512, "BATCH_ROWS": 8, "ACCUMULATION": 1}
+    workspace = make.workspace(
+        tmp_path / "w", corpus, prepare=constants["prepare.py"] | short, train=constants["train.py"] | few
+    )
+    assert workspace.run("prepare.py").returncode == 0
+    got = block_of(workspace.run("train.py", NIGHTSHIFT_MAX_STEPS="20"))
+    assert got["num_steps"] == 20
+    assert got["mfu_percent"] > 0
 
 
 # ---------------------------------------------------------------- ready() and hand_over()

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from eventstore.home import Home
@@ -87,7 +88,7 @@ def supervisor(said: list[str], folder: Path, *programs: Program, grace_s: float
 
 
 async def until(said: list[str], text: str, times: int = 1) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sum(text in line for line in said) < times:  # noqa: ASYNC110 - the lines come from other processes
             await asyncio.sleep(0.01)
 
@@ -129,13 +130,33 @@ async def test_one_that_does_not_end_is_killed_and_the_exit_code_says_so(tmp_pat
     assert said[-1] == "loop | it was killed by SIGKILL"
 
 
+async def test_told_twice_passes_it_on_twice(tmp_path: Path) -> None:
+    said: list[str] = []
+    stubborn = (
+        "import signal, sys, time\n"
+        "def told(*_):\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "    print('not yet')\n"
+        "signal.signal(signal.SIGTERM, told)\n"
+        "print('ready')\n"
+        "while True: time.sleep(60)"
+    )
+    up = supervisor(said, tmp_path, program("loop", stubborn))
+    running = asyncio.create_task(up.run())
+    await until(said, "ready")
+    up.stop()
+    await until(said, "not yet")
+    up.stop()
+    assert await running == 0 and said[-1] == "loop | ended"
+
+
 async def test_a_stop_in_the_pause_before_a_new_start_ends_at_once(tmp_path: Path) -> None:
     said: list[str] = []
     up = Supervisor([program("bot", "raise SystemExit(1)")], tmp_path, said.append)
     running = asyncio.create_task(up.run())
     await until(said, "starting it again")
     up.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await running == 0
 
 
@@ -169,6 +190,61 @@ def test_up_without_slack_runs_the_loop_alone_until_it_is_told_to_end(tmp_path: 
     up.stdout.close()
     assert up.wait(30) == 0, said
     assert "the loop runs alone" in said and "loop | The loop has stopped (received SIGINT)." in said
+
+
+@pytest.fixture
+def training_workspace(tmp_path: Path) -> Path:
+    """A workspace whose training says its pid in the file `pid` beside it, and does not end."""
+    folder = tmp_path / "w"
+    folder.mkdir()
+    (folder / "model.py").write_text(
+        f"import os, pathlib, time\nX = 1\npathlib.Path({str(tmp_path / 'pid')!r}).write_text(f'{{os.getpid()}}.')\n"
+        "time.sleep(60)\n"
+    )
+    (folder / "nightshift.toml").write_text(
+        '[objective]\nname = "cost"\ndirection = "minimize"\neditable = ["model.py"]\n'
+        '[experiment]\ncommand = ["python", "model.py"]\nbudget_s = 50\ntimeout_s = 60\n'
+        "[sweep]\nX = { low = 0, high = 8 }\n"
+    )
+    for args in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "a program")):
+        command = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org", *args)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_a_loop_that_is_killed_takes_its_training_with_it_and_comes_back(training_workspace: Path) -> None:
+    """The real command; nothing of it is left in the end."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLACK_")}
+    words = (sys.executable, "-m", "nightshift", "-C", str(training_workspace))
+    subprocess.run((*words, "start", "nov21"), cwd=ROOT, env=environ, check=True, capture_output=True)
+    up = subprocess.Popen((*words, "up"), cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+    pid_file = training_workspace.parent / "pid"
+    try:
+        training = psutil.Process(pid_in(pid_file))
+        (loop,) = [each for each in psutil.Process(up.pid).children() if each.cmdline()[-1] == "loop"]
+        pid_file.unlink()
+        loop.kill()
+        assert training not in psutil.wait_procs([training], timeout=10)[1]
+        again = psutil.Process(pid_in(pid_file))
+        everything = [again, *psutil.Process(up.pid).children(recursive=True)]
+        began = time.monotonic()
+        up.terminate()
+        said, _ = up.communicate(timeout=30)
+        assert up.returncode == 0 and time.monotonic() - began < 10, said
+    finally:
+        up.kill()
+        up.wait()
+    assert psutil.wait_procs(everything, timeout=5)[1] == []
+    assert "loop | it was killed by SIGKILL; starting it again in 1 s" in said
+
+
+def pid_in(path: Path) -> int:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if path.exists() and (text := path.read_text()).endswith("."):
+            return int(text[:-1])
+        time.sleep(0.02)
+    raise AssertionError("no training began")
 
 
 def has_started(workspace: Path) -> bool:

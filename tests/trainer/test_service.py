@@ -24,7 +24,7 @@ def start(code: str, lines: list[str], folder: Path, env: dict[str, str] = ENV) 
 
 
 async def said(lines: list[str], text: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while text not in lines:  # noqa: ASYNC110 - the lines come from another process
             await asyncio.sleep(0.01)
 
@@ -38,10 +38,13 @@ async def test_both_outputs_come_line_by_line_and_the_last_line_needs_no_end(tmp
     assert lines == ["one", "two", "\ufffd three"]
 
 
-async def test_a_line_without_end_comes_in_pieces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause_s", [0, 0.2])
+async def test_a_long_line_comes_in_pieces_whether_its_end_has_come_or_not(tmp_path: Path, pause_s: float) -> None:
     lines: list[str] = []
-    assert await start(f"print('x' * {3 * LINE_MAX + 5})", lines, tmp_path).wait() == 0
-    assert "".join(lines) == "x" * (3 * LINE_MAX + 5) and max(map(len, lines)) == LINE_MAX
+    code = f"import time; print('x' * {3 * LINE_MAX + 5}, end='', flush=True); time.sleep({pause_s}); print('y\\nz')"
+    assert await start(code, lines, tmp_path).wait() == 0
+    assert [len(line) for line in lines] == [LINE_MAX, LINE_MAX, LINE_MAX, 6, 1]
+    assert "".join(lines) == "x" * (3 * LINE_MAX + 5) + "yz"
 
 
 async def test_it_sees_the_environment_it_is_given_and_no_other(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from eventstore.home import Home
 from eventstore.requests import text_hash
 from eventstore.store import Store
 from nightshift import main
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's `&` does that, and children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOP, ADA = "loop@gpu-box", "cli:ada"
 SETTINGS = {

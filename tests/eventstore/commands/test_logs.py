@@ -53,7 +53,7 @@ def test_tail_follow_prints_what_comes_and_ends_well_with_ctrl_c(finished: Any, 
             finished.write(("", e.LoopStopped(why="asked")), ("", e.TroubleCleared(kind="disk", what="free again")))
             assert json.loads(tail.stdout.readline())["type"] == "trouble.cleared"
             tail.send_signal(signal.SIGINT)
-            assert tail.wait(10) == 0
+            assert tail.wait(60) == 0
             assert tail.stderr is not None and tail.stderr.read() == ""
         finally:
             tail.kill()
@@ -102,8 +102,75 @@ def test_backup_makes_a_log_that_holds_and_never_overwrites(
     assert "exists" in result.stderr
 
 
+def test_check_answers_one_question_after_the_other(nightshift: Nightshift, finished: Any, home: Home) -> None:
+    result = nightshift("log", "check")
+    assert result.exit_code == 0
+    lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
+    asked = ["pages", "schema", "chain", "witness", "events", "tables"]  # no commits: the folder is no repository
+    assert [(holds, what) for holds, what, _ in lines] == [("ok", what) for what in asked]
+    head = verify(home.log_path)
+    assert lines[2][2].endswith(f"the last {head.chain.hex()}")
+    assert lines[3][2] == f"it saw position {head.position}, and the log has it"
+
+
+def test_check_names_each_fault_by_itself(nightshift: Nightshift, finished: Any, home: Home) -> None:
+    conn = sqlite3.connect(home.log_path)
+    conn.execute("DROP TRIGGER events_no_update")
+    conn.execute("UPDATE events SET actor = 'someone' WHERE position = 7")
+    conn.commit()
+    conn.close()
+    home.results_path("nov21").parent.mkdir(parents=True)
+    home.results_path("nov21").write_text("made up\n")
+    result = nightshift("log", "check")
+    bad = [line for line in result.stdout.splitlines() if line.startswith("BAD")]
+    assert result.exit_code == 1 and result.stderr == ""
+    assert [line.split()[1] for line in bad] == ["schema", "chain", "tables"]
+    assert "trigger events_no_update is missing" in bad[0]
+    assert "does not hold at position 7: the row is not what was written" in bad[1]
+    assert "the results.tsv of nov21 is not what the log gives" in bad[2]
+    answers = json.loads(nightshift("log", "check", "--json").stdout)
+    assert [answer["what"] for answer in answers if not answer["holds"]] == ["schema", "chain", "tables"]
+
+
+def test_check_tells_of_a_cut_log_and_of_one_that_is_gone(nightshift: Nightshift, finished: Any, home: Home) -> None:
+    home.log_path.unlink()
+    result = nightshift("log", "check")
+    assert result.exit_code == 1 and "the log was cut, it ends at 0" in result.stderr
+
+
+def test_restore_puts_a_backup_back_and_keeps_what_was_there(
+    nightshift: Nightshift, finished: Any, home: Home, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.db"
+    nightshift("log", "backup", saved)
+    before = verify(home.log_path)
+    finished.write(("", e.LoopStopped(why="asked")))
+    later = verify(home.log_path)
+    result = nightshift("log", "restore", saved)
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert first == f"Restored {before.position} events from {saved}; 1 results.tsv were written anew."
+    aside = Path(second.removeprefix("What was there before is in ").removesuffix("."))
+    assert aside.parent == home.state / "set-aside"
+    assert verify(aside / "events.db") == later
+    assert verify(home.log_path) == before
+    assert nightshift("log", "check").exit_code == 0
+    assert home.results_path("nov21").read_bytes() == nightshift("results", "nov21").stdout_bytes
+
+
+def test_restore_beside_a_loop_is_refused(nightshift: Nightshift, finished: Any, home: Home, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.db"
+    nightshift("log", "backup", saved)
+    with home.hold():
+        result = nightshift("log", "restore", saved)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "another loop already serves this workspace" in result.stderr
+    missing = nightshift("log", "restore", tmp_path / "missing.db")
+    assert missing.exit_code == 1 and "there is no file" in missing.stderr
+
+
 def test_without_a_log_each_command_says_so(nightshift: Nightshift, home: Home) -> None:
-    for command in (("tail",), ("verify",), ("export", "-"), ("backup", home.root / "b.db")):
+    for command in (("tail",), ("verify",), ("check",), ("export", "-"), ("backup", home.root / "b.db")):
         result = nightshift("log", *command)
         assert result.exit_code == 1, command
         assert result.stderr.startswith("Error: there is no log at ")

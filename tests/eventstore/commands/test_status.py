@@ -132,7 +132,7 @@ def test_watch_shows_each_change_and_ends_well_with_ctrl_c(active: Any, home: Ho
             seen = read_run(watch.stdout)
             assert (seen["status"], seen["why"]) == ("paused", "lunch")
             watch.send_signal(signal.SIGINT)
-            assert watch.wait(10) == 0
+            assert watch.wait(60) == 0
             assert watch.stderr is not None and watch.stderr.read() == ""
         finally:
             watch.kill()
