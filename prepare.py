@@ -5,14 +5,16 @@
     python prepare.py --corpus climbmix    # web text by download, about 100 MB for each shard
 
 Three things here are for train.py: the constants; `ready()`, which starts the clock and gives the training
-batches; and `hand_over(model, ...)`, which stops it, scores the model and prints the result.
+batches; and `hand_over(model, ...)`, which stops it, scores the model and prints the result. Nightshift scores by
+itself: there the text comes only when the clock starts, and what is handed over is the model, not a number.
 
 Guaranteed: a cache is whole or absent, and every byte of it is checked before it is used. The same corpus and the
 same bytes of this file give the same tokens and the same scored rows, whatever context or batch size train.py
 uses and however many workers encode. train, select and report share no document. Memory stays flat: a corpus may
 be larger than memory, one record of it may not.
 
-Not guaranteed: the score is computed in train.py's own process, so the printed number is a claim of that process.
+Not guaranteed: without Nightshift the score is computed in train.py's own process, so the printed number is a claim
+of that process.
 Scores compare within one corpus and one version of this file only. climbmix keeps its last shard for scoring, as the
 field does, and nothing looks for texts of that shard in the others.
 """
@@ -28,9 +30,11 @@ import functools
 import hashlib
 import json
 import math
+import mmap
 import os
 import resource
 import shutil
+import socket
 import sys
 import sysconfig
 import time
@@ -111,6 +115,12 @@ SEED = setting("NIGHTSHIFT_SEED", 42, low=0)  # of the weights and of the order 
 BUDGET_S = setting("NIGHTSHIFT_BUDGET_S", TIME_BUDGET_S, low=0.001)
 MAX_STEPS = setting("NIGHTSHIFT_MAX_STEPS", 0, low=0)  # > 0: train.py ends after this many steps, clock or no clock
 IMPORTED_AT = time.monotonic()  # total_seconds counts from here, as import time belongs to the machine
+
+TRUSTED_OPERATORS = ("nightshift::window_attention",)  # our own kernels, which a model that is handed over may use
+GATE = os.environ.get(
+    "NIGHTSHIFT_GATE", ""
+)  # number of a socket: the training text comes through it, when we are ready
+HAND_OVER = os.environ.get("NIGHTSHIFT_HAND_OVER", "")  # the folder for the trained model, which others score
 
 
 # ---------------------------------------------------------------- the corpus: what is read, and in which order
@@ -961,7 +971,8 @@ def open_tokens(folder: Path, part: str) -> np.ndarray:
 class Session:
     """Where this process stands between `ready()` and `hand_over()`."""
 
-    folder: Path | None = None  # None: not ready yet
+    is_ready: bool = False
+    folder: Path | None = None  # of the cache, where the score is computed here
     started_at: float = 0.0
     handed_over: bool = False
 
@@ -1008,17 +1019,41 @@ def ready() -> tuple[Batches, float]:
         RuntimeError: If it is called a second time.
         SystemExit: With a sentence, if the cache is missing or damaged.
     """
-    if _session.folder is not None:
+    if _session.is_ready:
         raise RuntimeError("ready() was called twice: the clock starts once")
-    folder = current_cache()
+    _session.is_ready = True
+    tokens = tokens_through(int(GATE)) if GATE else tokens_of_cache()
+    _session.started_at = time.monotonic()
+    return Batches(tokens, SEED), _session.started_at + BUDGET_S
+
+
+def tokens_of_cache() -> np.ndarray:
+    """The training tokens, checked. Exits with a sentence if the cache is missing or damaged."""
+    folder = _session.folder = current_cache()
     if fault := find_fault(folder, only=("tokenizer.json", "train/tokens.bin")):
         raise SystemExit(
             f"prepare.py: the cache {folder} is damaged ({fault}): run `python prepare.py` to build it again"
         )
-    batches = Batches(open_tokens(folder, "train"), SEED)
-    _session.folder = folder
-    _session.started_at = time.monotonic()
-    return batches, _session.started_at + BUDGET_S
+    return open_tokens(folder, "train")
+
+
+def tokens_through(gate: int) -> np.ndarray:
+    """
+    Say READY to Nightshift through the socket *gate* and wait for the training tokens: its clock starts with them.
+
+    Whatever takes long comes before: nobody counts that time. Exits with a sentence if nobody answers.
+    """
+    if HAND_OVER:
+        from trainer.evaluator import export  # noqa: PLC0415 - Nightshift itself, which is there where a gate is
+
+        export.warm_up()
+    with socket.socket(fileno=gate) as harness:
+        harness.sendall(b"READY\n")
+        answer, files, *_ = socket.recv_fds(harness, 64, 1)
+    if answer != b"GO\n" or len(files) != 1:
+        raise SystemExit("prepare.py: Nightshift went away before it handed the training text in")
+    with os.fdopen(files[0]) as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint16)
 
 
 def current_cache() -> Path:
@@ -1040,6 +1075,9 @@ def hand_over(
     """
     Stop the clock, score *model* on the select rows and print the one result block.
 
+    Under Nightshift's sealed scoring nothing is scored or printed here: the model is exported as a graph of plain
+    tensor operations (see `trainer/evaluator/operators.py` for which), the rest of the block goes beside it.
+
     Args:
         model: Called as model(inputs) with int64 (rows, MAX_SEQ_LEN), must return logits (rows, MAX_SEQ_LEN,
             VOCAB_SIZE), each position from the tokens up to it. Targets are never shown to it.
@@ -1048,10 +1086,10 @@ def hand_over(
 
     Raises:
         RuntimeError: If `ready()` was not called, this is the second call, or the logits have a wrong shape.
-        SystemExit: With a sentence, if the deadline was ignored, the rows are damaged, or the score is not finite.
+        SystemExit: With a sentence, if the deadline was ignored, the rows are damaged, the score is not finite, or
+            the model cannot be exported.
     """
-    folder = _session.folder
-    if folder is None:
+    if not _session.is_ready:
         raise RuntimeError("hand_over() was called before ready(): there is nothing trained to score")
     if _session.handed_over:
         raise RuntimeError("hand_over() was called twice: a run has one score")
@@ -1066,14 +1104,7 @@ def hand_over(
             f"\nprepare.py: no score: train.py trained for {training_seconds:.1f} s of {BUDGET_S:g} s; "
             "it must look at the deadline that ready() returned before each step"
         )
-    if fault := find_fault(folder, only=("tokenizer.json", "select/tokens.bin")):
-        raise SystemExit(f"\nprepare.py: no score: the cache {folder} is damaged ({fault}): run `python prepare.py`")
-    score = bits_per_byte(*sum_of_nats(model, open_tokens(folder, "select"), token_lengths(folder)))
-    if not math.isfinite(score):
-        print("\nprepare.py: no score: the model's output is not finite\nFAIL", flush=True)
-        raise SystemExit(1)
-    block = {
-        "val_bpb": f"{score:.6f}",
+    facts = {
         "training_seconds": f"{training_seconds:.1f}",
         "total_seconds": f"{time.monotonic() - IMPORTED_AT:.1f}",
         "peak_vram_mb": f"{peak_memory_mb():.1f}",
@@ -1083,9 +1114,39 @@ def hand_over(
         "num_params_M": f"{num_params / 1e6:.1f}",
         "depth": f"{depth:d}",
     }
+    if HAND_OVER:
+        export_model(model, facts)
+        return
+    score = score_in_place(model)
+    facts["total_seconds"] = f"{time.monotonic() - IMPORTED_AT:.1f}"
+    facts["peak_vram_mb"] = f"{peak_memory_mb():.1f}"
     print("\n---")  # the line of progress before it has no end of its own
-    for key, value in block.items():
+    for key, value in {"val_bpb": f"{score:.6f}", **facts}.items():
         print(f"{key + ':':<18}{value}", flush=True)
+
+
+def export_model(model: torch.nn.Module, facts: dict[str, str]) -> None:
+    """Write *model* and *facts* to the folder HAND_OVER. Exits with a sentence if the model cannot be exported."""
+    from trainer.evaluator import export  # noqa: PLC0415 - Nightshift itself
+    from trainer.evaluator.errors import ExportRefused  # noqa: PLC0415 - as above
+
+    try:
+        export.hand_over(model, Path(HAND_OVER), (2, MAX_SEQ_LEN), facts, trusted=TRUSTED_OPERATORS)
+    except ExportRefused as refused:
+        raise SystemExit(f"\nprepare.py: no score: {refused}") from refused
+    print("\nhanded over")
+
+
+def score_in_place(model: torch.nn.Module) -> float:
+    """The score on the select rows. Exits with a sentence if they are damaged or the score is not finite."""
+    folder = _session.folder or current_cache()
+    if fault := find_fault(folder, only=("tokenizer.json", "select/tokens.bin")):
+        raise SystemExit(f"\nprepare.py: no score: the cache {folder} is damaged ({fault}): run `python prepare.py`")
+    score = bits_per_byte(*sum_of_nats(model, open_tokens(folder, "select"), token_lengths(folder)))
+    if not math.isfinite(score):
+        print("\nprepare.py: no score: the model's output is not finite\nFAIL", flush=True)
+        raise SystemExit(1)
+    return score
 
 
 def evaluation_rows(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -1148,6 +1209,47 @@ def peak_memory_mb() -> float:
                 return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def register_operators() -> None:
+    """
+    Make `torch.ops.nightshift.window_attention(q, k, v, window)` known to torch; nothing happens the second time.
+
+    Who trains calls this, and who scores: a graph names the operator and cannot bring one of its own.
+    """
+    import torch  # noqa: PLC0415 - see Batches.stream
+
+    if hasattr(torch.ops.nightshift, "window_attention"):
+        return
+    schema = "(Tensor q, Tensor k, Tensor v, int window) -> Tensor"
+    operator = torch.library.custom_op(TRUSTED_OPERATORS[0], window_attention, mutates_args=(), schema=schema)
+    operator.register_fake(lambda q, _k, v, _window: q.new_empty((*q.shape[:-1], v.size(-1))))
+    operator.register_autograd(_window_gradients, setup_context=_keep_for_gradients)
+
+
+def window_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int) -> torch.Tensor:
+    """Causal attention of (B, H, T, D) in which each position sees the last *window* ones, itself included."""
+    import torch  # noqa: PLC0415 - see Batches.stream
+
+    at = torch.arange(q.size(-2), device=q.device)
+    back = at[:, None] - at  # (T, T)
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=(back >= 0) & (back < window))
+
+
+def _keep_for_gradients(ctx: object, inputs: tuple, output: torch.Tensor) -> None:  # noqa: ARG001 - torch calls it so
+    *ctx.values, ctx.window = inputs
+
+
+def _window_gradients(ctx: object, gradient: torch.Tensor) -> tuple:
+    """The backward pass: forward once more, with gradients."""
+    import torch  # noqa: PLC0415 - see Batches.stream
+
+    with torch.enable_grad():
+        values = [value.detach().requires_grad_() for value in ctx.values]
+        return *torch.autograd.grad(window_attention(*values, ctx.window), values, gradient), None
 
 
 # ---------------------------------------------------------------- the command line

@@ -24,12 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prepare import MAX_SEQ_LEN, MAX_STEPS, SEED, VOCAB_SIZE, cache_root, hand_over, ready
+from prepare import MAX_SEQ_LEN, MAX_STEPS, SEED, VOCAB_SIZE, cache_root, hand_over, ready, register_operators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch.nn.attention.flex_attention import BlockMask
+
+    Mask = BlockMask | Tensor | int | None  # of window_mask; the length of the window; all that came before
 
 # ---------------------------------------------------------------- constants: plain literals, one to a line
 
@@ -73,6 +75,8 @@ FINAL_LR = 0.05  # what is left of it at the end
 LOSS_MAX = 100.0  # a loss above this, or NaN, ends the run at once
 PROGRESS_EVERY_S = 0.1  # a step may take 10 ms, and nobody reads 100 lines a second
 H100_FLOPS = 989.5e12  # per second, bfloat16 dense (NVIDIA's data sheet, SXM): the field's unit for mfu_percent
+
+register_operators()  # the harness's kernels: torch.ops.nightshift.window_attention
 
 
 # ---------------------------------------------------------------- the model
@@ -126,10 +130,12 @@ def window_mask(length: int, device: torch.device) -> BlockMask | Tensor:
     return in_window(0, 0, at[:, None], at)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     """Attention of (B, H, T, D), causal, through *mask* if there is one. The kernel of blocks is fast only compiled."""
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if isinstance(mask, int):
+        return torch.ops.nightshift.window_attention(q, k, v, mask)
     if isinstance(mask, Tensor):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     from torch.nn.attention.flex_attention import flex_attention  # noqa: PLC0415 - see window_mask
@@ -150,10 +156,8 @@ class Attention(nn.Module):
         self.out = Linear(DIM, DIM)
         self.gate = Linear(min(DIM, self.GATE_CHANNELS), DIM // HEAD_DIM) if value_gate else None
 
-    def forward(
-        self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary, mask: BlockMask | Tensor | None
-    ) -> Tensor:
-        """x: (B, T, DIM), value_embedding: (B, T, DIM) or None, mask: of `window_mask` or None."""
+    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary, mask: Mask) -> Tensor:
+        """x: (B, T, DIM), value_embedding: (B, T, DIM) or None."""
         B, T, _ = x.shape
         q, k, v = (layer(x).view(B, T, -1, HEAD_DIM).transpose(1, 2) for layer in (self.query, self.key, self.value))
         if self.gate is not None:
@@ -185,9 +189,7 @@ class Block(nn.Module):
         self.attention = Attention(value_gate)
         self.mlp = MLP()
 
-    def forward(
-        self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary, mask: BlockMask | Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary, mask: Mask) -> Tensor:
         x = x + self.attention(norm(x), value_embedding, rotary, mask)
         return x + self.mlp(norm(x))
 
@@ -210,8 +212,7 @@ class GPT(nn.Module):
         self.rotary = Rotary(HEAD_DIM, max(SEQ_LEN, MAX_SEQ_LEN))
         letters = [WINDOW_PATTERN[i % len(WINDOW_PATTERN)] for i in range(DEPTH - 1)] + ["L"]
         self.is_short = [{"S": True, "L": False}[letter] for letter in letters]
-        lengths = {SEQ_LEN, MAX_SEQ_LEN} if any(self.is_short) else set()
-        self.masks = {length: window_mask(length, self.head.weight.device) for length in lengths}
+        self.masks = {SEQ_LEN: window_mask(SEQ_LEN, self.head.weight.device)} if any(self.is_short) else {}
         self.init_weights()
 
     @torch.no_grad()
@@ -227,11 +228,16 @@ class GPT(nn.Module):
                     layer.weight.zero_()
         self.head.weight.normal_(std=HEAD_INIT)
 
+    def mask_of(self, length: int, device: torch.device) -> Mask:
+        """What short windows are told. Scored, they use the harness's kernel, which can be handed over."""
+        if not self.training:
+            return SHORT_WINDOW
+        return self.masks[length] if length in self.masks else window_mask(length, device)
+
     def forward(self, tokens: Tensor) -> Tensor:
         mask = None
         if any(self.is_short):
-            T = tokens.size(1)
-            mask = self.masks[T] if T in self.masks else window_mask(T, tokens.device)
+            mask = self.mask_of(tokens.size(1), tokens.device)
         x = x0 = norm(self.embedding(tokens).to(self.dtype))
         for i, block in enumerate(self.blocks):
             x = self.residual_lambdas[i].to(x.dtype) * x + self.x0_lambdas[i].to(x.dtype) * x0
@@ -453,8 +459,6 @@ def train() -> None:
 
     tokens = step * ACCUMULATION * BATCH_ROWS * SEQ_LEN
     trained_s = time.monotonic() - started
-    if device == "cuda":
-        model.compile(fullgraph=True, dynamic=False)  # the harness calls it to score: attention by blocks needs that
     hand_over(
         model,
         total_tokens=tokens,

@@ -58,12 +58,15 @@ def _run(run: RunDigest, zone: str) -> list[RenderableType]:
     ]
     parts: list[RenderableType] = [pairs(found)]
     if run.keeps:
+        has_report = any(k.report_score is not None for k in run.keeps)
         rows = [
-            (str(k.experiment), words.number(k.score), words.gain(k), f"{k.lines:+d}", k.commit, k.description,
+            (str(k.experiment), words.number(k.score), *[words.number(k.report_score)] * has_report, words.gain(k),
+             f"{k.lines:+d}", k.commit, k.description,
              words.listed((k.hypothesis, f"idea of {k.idea_by}" if k.idea_by else "")) or "-")
             for k in run.keeps
         ]  # fmt: skip
-        parts += [Text(), table(("#", "score", "kept for", "lines", "commit", "description", "why"), rows)]
+        columns = ("#", "score", *["report"] * has_report, "kept for", "lines", "commit", "description", "why")
+        parts += [Text(), table(columns, rows)]
     if run.keeps_left_out:
         parts.append(Text(f"{run.keeps_left_out} more keeps: `nightshift experiment list {run.tag}`"))
     for failures in run.failures:

@@ -166,7 +166,7 @@ def tampered(run: RunDigest) -> str:
     """How often the harness was touched; empty for never."""
     if not run.tampered_count:
         return ""
-    return f"{plural(run.tampered_count, 'experiment')} touched the harness and did not count"
+    return f"{plural(run.tampered_count, 'experiment')} tampered with the harness or the score and did not count"
 
 
 def tampering(found: Tampered) -> str:

@@ -172,7 +172,8 @@ class RunStarted(Data, frozen=True):
     """A run began; the settings here govern it to its end, whatever nightshift.toml says later.
 
     limits are the run's limits in force at its start. Hashes are SHA-256 in hexadecimal: of program.md,
-    of the protected files, of the settings' canonical JSON.
+    of the protected files, of the settings' canonical JSON. With sealed scoring corpus names the prepared corpus in
+    the cache, and rows_hash the rows that are scored.
     """
 
     TYPE: ClassVar[str] = "run.started"
@@ -188,6 +189,8 @@ class RunStarted(Data, frozen=True):
     device: str
     sandbox: str
     versions: dict[str, str]
+    corpus: str = ""
+    rows_hash: str = ""
 
 
 class RunRefused(Data, frozen=True):
@@ -508,7 +511,8 @@ class TrainingFinished(Data, frozen=True):
 
     metrics are the lines of the metric block, score the objective's value as the child claims it; both
     absent if there was none. tail is the bounded end of the log, why one sentence where outcome is not
-    "scored". seconds is wall clock.
+    "scored". seconds is wall clock. With sealed scoring the child claims nothing: outcome "scored" says that it
+    handed a model over in time, and trained_s is the wall clock from when it was given its text to its end.
     """
 
     TYPE: ClassVar[str] = "training.finished"
@@ -524,10 +528,15 @@ class TrainingFinished(Data, frozen=True):
     exit_code: int | None = None
     why: str = ""
     tail: str = ""
+    trained_s: float | None = None
 
 
 class ScoringRequested(Data, frozen=True):
-    """The evaluator is about to score a trial. rows_hash names the rows, where the evaluator owns them."""
+    """The evaluator is about to score a trial. rows_hash names the rows, where the evaluator owns them.
+
+    checks is true where it is to look for a model that looks ahead, and to score the report rows: for what would be
+    kept, which by then has a score.
+    """
 
     TYPE: ClassVar[str] = "scoring.requested"
     experiment: int
@@ -535,13 +544,31 @@ class ScoringRequested(Data, frozen=True):
     trial: int
     evaluator: str
     rows_hash: str = ""
+    checks: bool = False
+
+
+class Checks(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """
+    What came of the search for a model that looks ahead.
+
+    Of rows rows, moved had a prediction that moved when what follows it was changed, by up to largest nats. given and
+    hidden are mean nats of positions tokens, as they are and with all hidden that follows each.
+    """
+
+    rows: int = 0
+    moved: int = 0
+    largest: float = 0.0
+    positions: int = 0
+    given: float = 0.0
+    hidden: float = 0.0
 
 
 class ScoringFinished(Data, frozen=True):
     """A trial has its score, or the reason why it has none.
 
     score decides, report_score is on rows that decide nothing and is what people are shown, claim is what the
-    child said of itself.
+    child said of itself. checks is absent where no search for a model that looks ahead was asked for. Outcome "lost":
+    what was handed over is gone, and the trial is trained again.
     """
 
     TYPE: ClassVar[str] = "scoring.finished"
@@ -554,6 +581,7 @@ class ScoringFinished(Data, frozen=True):
     claim: float | None = None
     seconds: float = 0.0
     why: str = ""
+    checks: Checks | None = None
 
 
 class GuardRequested(Data, frozen=True):

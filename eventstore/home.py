@@ -104,6 +104,14 @@ class Home:
         """Where one training runs, on a checkout of its own."""
         return self.state / "work" / tag / str(n) / f"{attempt}.{trial}"
 
+    def handed_dir(self, tag: str, n: int, attempt: int, trial: int) -> Path:
+        """The model that one training has handed over, from its end to the verdict."""
+        return self.state / "handed" / tag / str(n) / f"{attempt}.{trial}"
+
+    def evaluator_dir(self, tag: str) -> Path:
+        """What the evaluator of a run works with: a copy of the harness, and a folder to stand in."""
+        return self.state / "evaluator" / tag
+
     def guard_dir(self, tag: str, n: int, attempt: int) -> Path:
         """Where the guard of one attempt runs, on a checkout of its own."""
         return self.state / "work" / tag / str(n) / f"{attempt}.guard"

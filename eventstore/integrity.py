@@ -73,6 +73,19 @@ def check_witness(conn: sqlite3.Connection, witness: Head) -> None:
         raise LogCorrupt(witness.position, "its chain is not the one the witness saw, so the log was rewritten")
 
 
+def check_not_back(head: Head, last: Head) -> None:
+    """
+    Compare the head of an open log with the *last* one that was appended here.
+
+    Raises:
+        LogCorrupt: If the log has become shorter, or another one.
+    """
+    if head.position < last.position or (head.position == last.position and head.chain != last.chain):
+        raise LogCorrupt(
+            head.position + 1, f"it was changed while it was open, {last.position} events had been written to it"
+        )
+
+
 def cut(end: int, witness: Head) -> LogCorrupt:
     """Make the error for a log that ends at position *end*, before its witness."""
     return LogCorrupt(

@@ -198,6 +198,26 @@ def _commits(conn: sqlite3.Connection, commits: Sequence[tuple[str, Head]]) -> s
     )
 
 
+def check_commits(path: Path, commits: Sequence[tuple[str, Head]]) -> None:
+    """
+    Compare the log at *path* with what the commits of its own runs name of it; other runs may be of another log.
+
+    Args:
+        commits: As for `check`: refs `refs/nightshift/<tag>/...` with the heads that their commits name.
+
+    Raises:
+        LogCorrupt: If one names an event that is not in the log: it was rewritten, or is an older one.
+    """
+    conn = connect(path).conn
+    try:
+        with translated(path):
+            conn.execute("PRAGMA query_only = ON")
+            ours = {run for (run,) in conn.execute("SELECT DISTINCT run FROM events WHERE type = 'run.started'")}
+            _commits(conn, [(ref, head) for ref, head in commits if ref.split("/")[2] in ours])
+    finally:
+        conn.close()
+
+
 def _chain_at(conn: sqlite3.Connection, position: int) -> bytes | None:
     row = conn.execute("SELECT chain FROM events WHERE position = ?", (position,)).fetchone()
     return row[0] if row is not None else None
@@ -274,7 +294,7 @@ def restore(home: Home, backup: Path, stamp: str) -> Restored:
             is left alone, and a number put behind the name.
 
     Raises:
-        LoopHeld: If a loop serves the workspace.
+        Held: If a loop serves the workspace.
         LogUnavailable: If another process has the log open, or the disk is full.
         NotALog, LogTooNew, LogCorrupt: If the backup is no log that holds.
     """

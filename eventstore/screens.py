@@ -392,7 +392,9 @@ def _training(training: Training) -> str:
     if scored.score is None:
         return f"{words}; score: {scored.outcome}{_because(scored.why)}"
     report = f", report {number(scored.report_score)}" if scored.report_score is not None else ""
-    return f"{words}; score {number(scored.score)}{report}"
+    checks = scored.checks
+    seen = f", does not look ahead ({checks.rows} rows tried)" if checks is not None and checks.rows else ""
+    return f"{words}; score {number(scored.score)}{report}{seen}"
 
 
 def _end_pairs(story: Story, row: results.Row | None, now_is: str, zone: str) -> list[tuple[str, str | Text]]:

@@ -92,7 +92,8 @@ class Objective(Table, frozen=True):
     protected: Annotated[Globs, "the harness: any change to these files fails the experiment"] = ()
     score: Annotated[
         Literal["stdout", "json", "sealed"],
-        "where the score is read: one `name: value` line of the output, a key of a JSON file, or the sealed evaluator",
+        "where the score comes from: one `name: value` line of the output, a key of a JSON file, or the sealed "
+        "evaluator, which scores the model that prepare.py hands over",
     ] = "stdout"
     score_file: Annotated[Path | None, "with `json`: the file the command writes; deleted before each run"] = None
     score_key: Annotated[Text | None, "with `json`: the key in that file that holds the score"] = None
@@ -104,6 +105,10 @@ class Experiment(Table, frozen=True):
     command: Annotated[Command, "what is run, without a shell; a first word `python` is Nightshift's own interpreter"]
     budget_s: Annotated[Positive, "training time in seconds that the harness grants"] = 300.0
     timeout_s: Annotated[Positive, "wall clock in seconds after which everything is killed; at least budget_s"] = 600.0
+    grace_s: Annotated[
+        Positive,
+        "with a sealed score: seconds after the budget by which the model must be handed over; then it is killed",
+    ] = 10.0
 
 
 class Guard(Table, frozen=True):
@@ -687,7 +692,6 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 NOT_BUILT: dict[str, tuple[tuple[str, ...], str]] = {
-    "objective.score": (("sealed",), "'stdout' or 'json'"),
     "verdict.rule": (("confirm",), "'strict'"),
 }
 """Values that are valid but that no run can start with yet, and what to set instead."""

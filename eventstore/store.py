@@ -15,6 +15,7 @@ behind the witness's position.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from eventstore.connection import TIMEOUT_S, connect, translated, tune, unreadab
 from eventstore.driver import Database, sqlite3
 from eventstore.envelope import GENESIS, Event, Head, NewEvent
 from eventstore.errors import LogCorrupt, LogUnavailable, PositionConflict
-from eventstore.integrity import START, check_chain, check_pages, check_witness, cut
+from eventstore.integrity import START, check_chain, check_not_back, check_pages, check_witness, cut
 from eventstore.log import Draft, Row, drafts, event_of, first_positions, seal
 from eventstore.schema import SCHEMA_VERSION, authorize, check_schema, migrate, version_of
 from eventstore.witness import Witness, read_witness
@@ -52,6 +53,12 @@ class Store:
         self.db = db
         self._bells = path.parent / "bells"
         self._witness = Witness(path)
+        self._place = path.absolute()
+        self._file = _identity(self._place)
+        self._last = START
+        self._place = path.absolute()
+        self._file: tuple[int, int] | None = None
+        self._last = START
 
     @classmethod
     def open(cls, path: Path | str, *, create: bool = True, check: bool = True, timeout_s: float = TIMEOUT_S) -> Store:
@@ -94,18 +101,21 @@ class Store:
         batch = drafts(events)
         if not batch:
             return []
+        self._check_place()
         with translated(self.path), self._writing():
             known = self._known(batch)
             positions = first_positions(batch, known)
             if positions is not None:
                 return positions
             head = self._head()
+            check_not_back(head, self._last)
             if expected is not None and expected != head.position:
                 raise PositionConflict(expected, head.position)
             rows = seal(batch, head)
             self.db.conn.executemany(_INSERT, rows)
             self.db.conn.execute("COMMIT")
-        self._announce(Head(rows[-1].position, rows[-1].chain))
+        self._last = Head(rows[-1].position, rows[-1].chain)
+        self._announce(self._last)
         return [row.position for row in rows]
 
     def read(self, after: int = 0, *, limit: int = 1000) -> list[Event]:
@@ -155,6 +165,7 @@ class Store:
                 with suppress(OSError):
                     self._witness.see(head)
         authorize(conn)
+        self._file = _identity(self._place)  # now: SQLite makes a new file when it first writes to it
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -167,6 +178,14 @@ class Store:
             if self.db.conn.in_transaction:  # a full disk has rolled back by itself
                 self.db.conn.execute("ROLLBACK")
 
+    def _check_place(self) -> None:
+        """Raise `LogUnavailable` if the file that is open is not the one at its path: what is written would be lost."""
+        if _identity(self._place) != self._file:
+            raise LogUnavailable(
+                f"{self.path} was moved, removed or replaced while it was open: put the right file there, its .witness "
+                "beside it, and start again"
+            )
+
     def _known(self, batch: Sequence[Draft]) -> dict[str, Row]:
         found = (self.db.conn.execute(_BY_ID, (draft.id,)).fetchone() for draft in batch)
         return {row[1]: Row._make(row) for row in found if row is not None}
@@ -178,6 +197,7 @@ class Store:
     def _page(self, after: int, limit: int) -> list[Row]:
         """Read a page to its end: a half-read cursor would hold a read transaction and let the WAL grow."""
         after = max(after, 0)
+        self._check_place()
         with translated(self.path):
             try:
                 rows: list[Row] = self.db.conn.execute(_AFTER, (after, limit)).fetchall()
@@ -204,6 +224,15 @@ class Store:
         ring(self._bells)  # first: the witness wakes its thread, which then stands in the way of every system call here
         with suppress(OSError):
             self._witness.see(head)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at *path*: its device and number; None if there is none."""
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - a Path would double the cost, and this is asked before each append
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _make_folder(folder: Path) -> None:

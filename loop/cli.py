@@ -28,12 +28,16 @@ from eventstore.views import as_json as as_json_text
 from eventstore.zone import local_zone
 from loop import demo, doctor, preflight, profiles, template
 from loop.compose import serve
+from loop.effects import sealing
 from loop.effects.trainings import scoring_of
 from loop.errors import LoopError
 from loop.supervise import Program, Supervisor, environment_of
 from loop.workspace import Workspace
 from trainer.errors import TrainerError
+from trainer.evaluator.protocol import Answer, Request
 from trainer.executors.local import LocalExecutor
+from trainer.files import LOG_NAME, write_block
+from trainer.scorer import EvaluatorScorer
 from trainer.spec import TrainingSpec
 
 P = ParamSpec("P")
@@ -289,6 +293,7 @@ async def _train_once(home: Home, settings: st.Settings, budget_s: float | None)
     outdir = home.state / "train"
     outdir.mkdir(parents=True, exist_ok=True)
     experiment = settings.experiment
+    cache = preflight.find_corpus(home.root) if sealing.is_sealed(settings) else None
     spec = TrainingSpec(
         command=tuple(experiment.command),
         workdir=home.root,
@@ -298,6 +303,7 @@ async def _train_once(home: Home, settings: st.Settings, budget_s: float | None)
         timeout_s=max(experiment.timeout_s, budget_s or 0),
         seed=0,
         scoring=scoring_of(settings),
+        seal=sealing.seal_of(cache, outdir / "handed" / "1", settings) if cache is not None else None,
     )
     training = await LocalExecutor().start(spec, 0)
     waiting = asyncio.ensure_future(training.wait())
@@ -312,8 +318,25 @@ async def _train_once(home: Home, settings: st.Settings, budget_s: float | None)
         out.print(f"[red]{result.outcome}[/]: {escape(result.why)}")
         out.print(escape(result.tail), style="dim")
         return 1
-    out.print(f"{settings.objective.name} {result.score:.6f} in {result.seconds:.1f} s, log in {outdir}/run.log")
+    score, besides = result.score, ""
+    if cache is not None:
+        answer = await _score_once(home, settings, cache, outdir)
+        if answer.score is None:
+            out.print(f"[red]{answer.outcome}[/]: {escape(answer.why)}")
+            return 1
+        score, besides = answer.score, f" (on the report rows {answer.report_score:.6f})"
+        write_block(outdir / LOG_NAME, settings.objective.name, answer.score, result.metrics)
+    out.print(f"{settings.objective.name} {score:.6f}{besides} in {result.seconds:.1f} s, log in {outdir}/run.log")
     return 0
+
+
+async def _score_once(home: Home, settings: st.Settings, cache: Path, outdir: Path) -> Answer:
+    """Score what was handed over in the folder of a training by hand."""
+    scorer = EvaluatorScorer(sealing.place_of(settings, home, "train", cache, home.root, outdir / "handed"))
+    try:
+        return await scorer.score(Request(str(outdir / "handed" / "1"), probe=True, report=True, second_opinion=True))
+    finally:
+        await scorer.close()
 
 
 # ---------------------------------------------------------------- demo

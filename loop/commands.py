@@ -133,7 +133,11 @@ class CloseTraining:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Score a trained commit; *request* is the open scoring request, or None to write one."""
+    """
+    Score a trained commit; *request* is the open scoring request, or None to write one.
+
+    *checks*: it would be kept, so see besides whether it looks ahead, and score the report rows.
+    """
 
     tag: str
     experiment: int
@@ -141,6 +145,7 @@ class Score:
     trial: int
     cause: int
     request: int | None = None
+    checks: bool = False
 
     @property
     def key(self) -> Key:

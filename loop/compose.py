@@ -23,9 +23,12 @@ from eventstore.console import new_id, now
 from eventstore.envelope import Event
 from eventstore.follow import Bell
 from eventstore.home import Home
+from eventstore.maintenance import verify
+from eventstore.recovery import check_commits
 from eventstore.worker import Worker
 from loop.effects import views
 from loop.effects.hands import Around, Means
+from loop.effects.leftovers import put_away
 from loop.errors import BadScript, CannotPropose
 from loop.proposers.base import Proposer
 from loop.proposers.folder import remove
@@ -48,15 +51,20 @@ async def serve(
     open_log: Callable[[Path], AbstractAsyncContextManager[Worker]] = Worker.open,
 ) -> int:
     """Compose the loop and run it to its end. The lock is held by the caller; *open_log* opens the log."""
-    workspace = Workspace.open(home.root)
+    killed = kill_marked(home.mark_id)  # first: what an earlier loop began, a git command too, goes on without it
+    if killed:
+        out.print(f"Killed {len(killed)} processes that an earlier loop left behind.")
+    workspace = Workspace.open(home.root, mark=f"{home.mark_id}/git")
+    for name in workspace.clear_locks():
+        out.print(f"Removed {name}, a lock that a dead git command left behind.")
     workspace.clear_scratch()
     workspace.exclude("/.nightshift/")
     workspace.exclude("/results.tsv")
-    killed = kill_marked(home.mark_id)
-    if killed:
-        out.print(f"Killed {len(killed)} processes that an earlier loop left behind.")
     remove(home.state / "proposals")  # folders of asks that it left
+    for problem in put_away(home):
+        out.print(problem, style="red")
     async with open_log(home.log_path) as log, Bell(home.bells) as bell:
+        await asyncio.to_thread(check_log, home, workspace)
         around = Around(
             home=home,
             workspace=workspace,
@@ -82,6 +90,17 @@ async def serve(
             await asyncio.gather(shown, return_exceptions=True)
     out.print(f"The loop has stopped ({shell.stop_why}).")
     return 0
+
+
+def check_log(home: Home, workspace: Workspace) -> None:
+    """
+    Check every row of the log before anything follows from it, and that it is the one that our commits name.
+
+    Raises:
+        LogCorrupt, NotALog: If it is damaged, rewritten or an older one.
+    """
+    verify(home.log_path)
+    check_commits(home.log_path, workspace.log_heads())
 
 
 async def _read_at(log: Worker, position: int) -> Event:

@@ -191,9 +191,15 @@ async def _sandbox(
     if not try_it or settings is None or mode == "off":
         return
     view = views.of_experiment(settings, home, home.state / "selftest", environ)
-    unreadable = {"the log": [home.log_path], "the checkout": [home.settings_path], "other runs": [home.state / "runs"]}
+    secrets = {
+        "the log": [home.log_path],
+        "the checkout": [home.settings_path],
+        "other runs": [home.state / "runs"],
+        "the scored rows": views.held_out(settings, environ),
+    }
+    there = {what: [path for path in paths if path.exists()] for what, paths in secrets.items()}
     try:
-        rows = await selftest.table(view, unreadable, home.mark_id)
+        rows = await selftest.table(view, {what: paths for what, paths in there.items() if paths}, home.mark_id)
     except TrainerError as error:
         yield not_ok("sandbox", f"nothing can be started in it ({error})", plan.REMEDY)
         return

@@ -268,16 +268,22 @@ class _Turn:
 
     def _next_kind(self) -> str | None:
         """Who is asked for a new proposal now; None while the run's own proposer is to be left in peace."""
-        if self.run.retry_at <= self.now:
+        if not self._must_wait():
             return self.policy.proposer
         return self.policy.stand_in if self.run.switched is not None and self._has_stand_in() else None
+
+    def _must_wait(self) -> bool:
+        """Whether the run's own proposer is to be left in peace. Not if the clock was set back behind its failure."""
+        return self.run.failed_time <= self.now < self.run.retry_at
 
     def _has_money(self) -> bool:
         return self.run.usd_left is None or (self.run.usd_left > 0 and not self.run.usd_out)
 
     def _score(self, experiment: Experiment, trial: Trial) -> list[c.Command]:
+        """Score a trial. The baseline would be kept with any score, so it is checked at once."""
         if self._runs("score", experiment):
             return []
+        would_be_kept = self.policy.scoring == "sealed" and (experiment.number == 0 or trial.scored is not None)
         request = trial.scoring_at or None
         return [
             c.Score(
@@ -285,10 +291,17 @@ class _Turn:
                 experiment.number,
                 experiment.attempt,
                 trial.trial,
-                trial.scoring_at or trial.finished_at,
+                trial.scoring_at or trial.scored_at or trial.finished_at,
                 request,
+                checks=trial.scoring_checks if request is not None else would_be_kept,
             )
         ]
+
+    def _unchecked(self, experiment: Experiment) -> Trial | None:
+        """The trial of an experiment to be kept that is scored, but not seen not to look ahead; None if all is well."""
+        trial = experiment.last
+        is_sealed = self.policy.scoring == "sealed"
+        return trial if is_sealed and trial is not None and not trial.checks_at else None
 
     def _place(self, ending: Ending | None, pausing: bool) -> list[c.Command]:
         """
@@ -442,13 +455,23 @@ class _Turn:
         if not self.policy.remote:
             return ordered
         taken = {x.request.idea for x in self._undecided() if x.ask_at and x.request is not None}
-        taken |= {command.idea for command in ordered if isinstance(command, c.Propose)}
+        facts = [command.data for command in ordered if isinstance(command, c.Append)]
+        taken |= {data.idea for data in facts if isinstance(data, e.IdeaDeclined)}  # in this very turn
+        out: list[c.Command] = []
+        for command in ordered:
+            if not isinstance(command, c.Propose) or command.idea is None:
+                out.append(command)
+            elif command.idea in taken:  # another ask got it meanwhile
+                out.append(replace(command, idea=None))
+            else:
+                taken.add(command.idea)
+                out.append(command)
         ideas = iter(sorted(self.state.ideas.keys() - taken))
         return [
             replace(x, idea=next(ideas, None))
             if isinstance(x, c.Propose) and x.purpose == "new" and x.kind == self.policy.proposer and x.idea is None
             else x
-            for x in ordered
+            for x in out
         ]
 
     def _is_by_stand_in(self, experiment: Experiment) -> bool:
@@ -484,7 +507,7 @@ class _Turn:
         outcome, why = outcome_of(trial)
         if ending is None and self._may_repair(experiment, outcome):
             later = self.run.pause == "now" or self._proposer_gave_up() or self._runs("propose", experiment)
-            later = later or self.run.retry_at > self.now
+            later = later or self._must_wait()
             return [] if later else [self._repair(experiment, trial)]
         best = self.run.best
         decided = e.ExperimentDecided(
@@ -496,7 +519,7 @@ class _Turn:
             best_before=best.score if best is not None else None,
             lines=net_lines(experiment),
         )
-        return [self._fact(decided, trial.scored_at or trial.finished_at)]
+        return [self._fact(decided, trial.checks_at or trial.scored_at or trial.finished_at)]
 
     def _may_repair(self, experiment: Experiment, outcome: e.Outcome) -> bool:
         failure = experiment.last_failure
@@ -515,7 +538,9 @@ class _Turn:
 
     def _judged(self, experiment: Experiment) -> list[c.Command]:
         """What becomes of a scored experiment; nothing while its guard runs, so the ones behind it wait."""
-        best, candidate = self.run.best, candidate_of(experiment)
+        best, candidate, trial = self.run.best, candidate_of(experiment), experiment.last
+        if trial is not None and trial.scoring_at:  # its checks were begun
+            return [] if self.run.pause == "now" else self._score(experiment, trial)
         if best is None:
             return self._guarded_keep(experiment, d.Keep(0.0, "baseline"))
         if candidate is None:
@@ -544,13 +569,14 @@ class _Turn:
 
     def _guarded_keep(self, experiment: Experiment, decision: d.Keep) -> list[c.Command]:
         guard = experiment.guard
+        if (unchecked := self._unchecked(experiment)) is not None:
+            return [] if self.run.pause == "now" else self._score(experiment, unchecked)
         if self.policy.guard is None:
             return [self._decided(experiment, "keep", decision.gain, decision.reason)]
         if guard is None:
             if self._runs("guard", experiment) or experiment.committed is None or self.run.pause == "now":
                 return []
-            trial = experiment.last
-            cause = experiment.guard_at or (trial.scored_at if trial is not None else experiment.committed_at)
+            cause = experiment.guard_at or _scored_at(experiment)
             commit = experiment.committed.commit
             request = experiment.guard_at or None
             return [c.RunGuard(self.run.tag, experiment.number, experiment.attempt, commit, cause, request)]
@@ -561,9 +587,8 @@ class _Turn:
         return [self._decided(experiment, verdict, decision.gain, why)]
 
     def _decided(self, experiment: Experiment, verdict: e.Verdict, gain: float, reason: str) -> c.Append:
-        trial = experiment.last
-        scored_at = trial.scored_at if trial is not None else experiment.committed_at
-        return self._fact(self._decided_data(experiment, verdict, gain, reason), experiment.guard_done_at or scored_at)
+        cause = experiment.guard_done_at or _scored_at(experiment)
+        return self._fact(self._decided_data(experiment, verdict, gain, reason), cause)
 
     def _decided_data(
         self, experiment: Experiment, verdict: e.Verdict, gain: float, reason: str
@@ -610,8 +635,9 @@ class _Turn:
         return any(key[2:] == (experiment.number,) for key in self._at_work())
 
     def _branch_is_about_to_move(self) -> bool:
-        vetoed = any(keep.experiment in self.run.vetoes for keep in self.run.keeps[1:])
-        return self.run.pending_keep is not None or vetoed
+        if self.run.pending_keep is not None:
+            return True
+        return bool(self.run.vetoes) and any(keep.experiment in self.run.vetoes for keep in self.run.keeps[1:])
 
     def _free_slots(self) -> int:
         """
@@ -705,3 +731,9 @@ class _Turn:
     def _was_interrupted(experiment: Experiment) -> bool:
         """Whether its last ask came to nothing through no fault of the proposer."""
         return experiment.last_failure is not None and experiment.last_failure.failure in UNCOUNTED_FAILURES
+
+
+def _scored_at(experiment: Experiment) -> int:
+    """Where the newest trial got its score, or came through its checks."""
+    trial = experiment.last
+    return experiment.committed_at if trial is None else trial.checks_at or trial.scored_at

@@ -7,8 +7,12 @@ nobody waits in a queue for a refusal that could have been told at once. Nothing
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
+import re
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,11 +29,15 @@ from loop.errors import EditRefused, WorkspaceError
 from loop.policy import Guard, Policy
 from loop.proposers.sweep import missing_constants
 from loop.workspace import Workspace
-from trainer.process import machine, network_cut_problem
+from trainer.errors import CannotStart
+from trainer.process import machine, network_cut_problem, python_says
 from trainer.sandbox import plan
 
 SETTINGS_FILE = "nightshift.toml"
 PROGRAM_FILE = "program.md"
+HARNESS_FILE = "prepare.py"
+SEALED_NEEDS = ("torch", "safetensors")
+SCORED_FILES = ("tokenizer.json", "select/tokens.bin", "report/tokens.bin")
 MIN_FREE_MB = 512
 """Free disk space below which no run starts: a night of logs and work folders needs more than the run itself."""
 
@@ -44,7 +52,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A run that may start, everything resolved."""
+    """A run that may start, everything resolved. *corpus* and *rows_hash* are as in `run.started`."""
 
     settings: st.Settings
     limits: e.Limits
@@ -53,6 +61,8 @@ class Ready:
     program_hash: str
     harness_hash: str
     settings_hash: str
+    corpus: str = ""
+    rows_hash: str = ""
 
 
 def check(root: Path, workspace: Workspace, request: e.RunRequested, now: datetime) -> Ready:
@@ -75,6 +85,7 @@ def check(root: Path, workspace: Workspace, request: e.RunRequested, now: dateti
     _check_sweep(workspace, settings, base)
     _check_agent(workspace, settings, base)
     _check_sandbox(settings)
+    corpus = _check_sealed(workspace, settings, base)
     limits = _limits(settings, request, now)
     check_money(settings, limits.usd)
     check_disk(root)
@@ -88,6 +99,8 @@ def check(root: Path, workspace: Workspace, request: e.RunRequested, now: dateti
         program_hash=hashlib.sha256(program.encode()).hexdigest(),
         harness_hash=workspace.hash_files(base, settings.objective.protected),
         settings_hash=hashlib.sha256(canonical_json(data).encode()).hexdigest(),
+        corpus=corpus.name if corpus is not None else "",
+        rows_hash=rows_hash(read_manifest(corpus)) if corpus is not None else "",
     )
 
 
@@ -254,6 +267,61 @@ def _check_sandbox(settings: st.Settings) -> None:
     """Raise `Refusal` if full isolation is required and not to be had here."""
     if settings.sandbox.mode == "required" and (why := plan.refusal("required", machine())):
         raise Refusal("sandbox", why, "`nightshift doctor` tries it out")
+
+
+def _check_sealed(workspace: Workspace, settings: st.Settings, base: str) -> Path | None:
+    """The prepared corpus that sealed scoring needs; None without. Raises `Refusal` if anything of it is missing."""
+    if settings.objective.score != "sealed":
+        return None
+    if missing := [name for name in SEALED_NEEDS if importlib.util.find_spec(name) is None]:
+        raise Refusal(
+            "sealed",
+            f"objective.score = 'sealed' needs {' and '.join(missing)}, which {sys.executable} does not have",
+            "install Nightshift with its extra `train`: pip install 'nightshift[train]'",
+        )
+    text = workspace.read_file(base, HARNESS_FILE)
+    if text is None or HARNESS_FILE not in workspace.matching(base, settings.objective.protected):
+        raise Refusal(
+            "sealed",
+            f"objective.score = 'sealed' needs {HARNESS_FILE} in the commit {base[:7]}, as a protected file",
+            "name it in objective.protected, or set objective.score to 'stdout' or 'json'",
+        )
+    if not re.search(r"^TRUSTED_OPERATORS\b", text, re.MULTILINE):
+        raise Refusal(
+            "sealed",
+            f"{HARNESS_FILE} of the commit {base[:7]} hands no model over: it has no TRUSTED_OPERATORS",
+            f"take today's {HARNESS_FILE} (`nightshift init` in an empty folder makes one), or set objective.score to "
+            "'stdout'",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / HARNESS_FILE).write_text(text, encoding="utf-8", newline="")
+        return find_corpus(Path(folder))
+
+
+def find_corpus(folder: Path) -> Path:
+    """The prepared corpus of the harness in *folder*. Raises `Refusal` if there is none."""
+    try:
+        return Path(python_says("import prepare; print(prepare.current_cache())", folder))
+    except CannotStart as error:
+        why = error.why.removeprefix("prepare.py: ").removesuffix(": run `python prepare.py` first")
+        raise Refusal("not_prepared", why, "run `python prepare.py` in the workspace") from error
+
+
+def read_manifest(corpus: Path) -> Any:
+    """What a prepared corpus says of its files; None if that cannot be read."""
+    try:
+        return json.loads((corpus / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def rows_hash(manifest: Any) -> str:
+    """The name of the rows that are scored, from the checksums of their files; empty if there are none."""
+    try:
+        digests = [str(manifest["files"][name]["sha256"]) for name in SCORED_FILES]
+    except (KeyError, TypeError):
+        return ""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _check_sweep(workspace: Workspace, settings: st.Settings, base: str) -> None:

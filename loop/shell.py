@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from eventstore import events as e
 from eventstore.bells import Bell
+from eventstore.codec import clean
 from eventstore.envelope import Event, NewEvent, format_at
 from eventstore.errors import PositionConflict
 from eventstore.projections.results import Results
@@ -20,13 +21,14 @@ from eventstore.projections.run_state import State
 from eventstore.worker import Worker
 from loop import commands as c
 from loop.effects.dispatch import carry_out, intent_of
-from loop.effects.hands import Around, Hands
+from loop.effects.hands import TEXT_MAX, Around, Hands
 from loop.machine import next_commands
-from loop.tables import write_results
+from loop.tables import Tables
 
 POLL_S = 0.25
 """How long the loop sleeps at most: the safety net under the bell, and how exactly `until` is met."""
 PAGE = 1_000
+_TABLE = "a results.tsv cannot be written: "
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Shell:
     on_event: Callable[[Event], None] = lambda _event: None
     state: State = field(default_factory=State)
     results: Results = field(default_factory=Results)
+    tables: Tables = field(init=False)
     hands: Hands = field(init=False)
     tasks: dict[c.Key, asyncio.Task[None]] = field(default_factory=dict)
     cancelled: set[c.Key] = field(default_factory=set)
@@ -57,6 +60,7 @@ class Shell:
 
     def __post_init__(self) -> None:
         self.hands = Hands(self.around, self._append)
+        self.tables = Tables(self.around.home)
 
     def stop(self, why: str) -> None:
         """Ask the loop to end in good order; safe to call from a signal handler of the event loop."""
@@ -162,9 +166,20 @@ class Shell:
             await self._write_results(tag)
 
     async def _write_results(self, tag: str) -> None:
+        """Bring a table up to date. One that cannot be written is a trouble that is told, no reason to end."""
         newest = self.state.newest
         is_newest = newest is not None and newest.tag == tag
-        await asyncio.to_thread(write_results, self.around.home, tag, self.results.tsv(tag), is_newest)
+        known = self.state.troubles.get("disk")
+        try:
+            await asyncio.to_thread(self.tables.write, self.results, tag, is_newest)
+        except OSError as error:
+            what = clean(f"{_TABLE}{error}", TEXT_MAX)
+            if known is None or known.what != what:
+                noticed = e.TroubleNoticed(kind="disk", what=what, since=format_at(self.around.now()))
+                await self._append([c.Append("", noticed, None)])
+        else:
+            if known is not None and known.what.startswith(_TABLE):
+                await self._append([c.Append("", e.TroubleCleared(kind="disk", what=known.what), None)])
 
     async def _append(self, facts: Sequence[c.Append], *, expected: int | None = None) -> list[int]:
         if not facts:
@@ -189,7 +204,7 @@ class Shell:
         for task in self.tasks.values():
             task.cancel()
         ended = await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        self.hands.close()
+        await self.hands.close()
         faults = [x for x in ended if isinstance(x, Exception)]
         why = self.stop_why or "a fault of the loop itself"
         await self._append([c.Append("", e.LoopStopped(why=why), None)])

@@ -18,7 +18,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +31,7 @@ from eventstore.settings import matches
 from eventstore.witness import TRAILER, parse_head
 from loop.edits import apply, check_path, check_place, check_text, count_lines, essence, unified_diff
 from loop.errors import BranchTaken, EditRefused, GitFailed, MergeConflict, WorkspaceError
+from trainer.spec import MARK_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -62,6 +64,7 @@ HARMLESS = (
 REGULAR = frozenset({"100644", "100755"})
 SUBMODULE = "160000"
 
+LOCK_PATIENCE_S = 1.0
 LISTINGS_MAX = 8  # commits whose list of files is kept in memory
 CONTENTS_MAX, CONTENT_MAX = 64, 256 * 1024  # how many contents are kept in memory, and up to how many bytes each
 
@@ -149,9 +152,12 @@ class Workspace:
         self._contents: dict[str, bytes] = {}
 
     @classmethod
-    def open(cls, root: Path) -> Workspace:
+    def open(cls, root: Path, mark: str = "") -> Workspace:
         """
         Open the repository whose top folder is *root*. Changes nothing.
+
+        Args:
+            mark: What its git commands carry in their environment, so that those of a loop that died can be found.
 
         Raises:
             WorkspaceError: If there is no git, no folder, no repository with a checkout there, or no commit in it.
@@ -182,6 +188,8 @@ class Workspace:
             "GIT_COMMITTER_NAME": NAME,
             "GIT_COMMITTER_EMAIL": EMAIL,
         }
+        if mark:
+            git.variables[MARK_VARIABLE] = mark
         workspace = cls(root, git, root / common_dir)
         if workspace._commit_of("HEAD") is None:
             raise WorkspaceError(
@@ -522,6 +530,32 @@ class Workspace:
         gap = "" if not text or text.endswith("\n") else "\n"
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{gap}{pattern}\n")
+
+    def clear_locks(self) -> list[str]:
+        """
+        Remove the locks of our own refs that a git command left which was killed, and return their names.
+
+        Only for who holds the workspace's lock, when no git command of an earlier loop lives any more. A lock that is
+        there a second later is held by nobody: setting a ref takes milliseconds, a person's by hand too.
+        """
+        before = self._locks()
+        if not before:
+            return []
+        time.sleep(LOCK_PATIENCE_S)
+        left = [path for path, known in self._locks().items() if before.get(path) == known]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return [str(path.relative_to(self._common_dir)) for path in left]
+
+    def _locks(self) -> dict[Path, tuple[int, int]]:
+        """The locks of our refs: which file each is, and when it was written."""
+        found = {}
+        for folder in ("refs/heads/autoresearch", "refs/nightshift"):
+            for path in sorted((self._common_dir / folder).rglob("*.lock")):
+                with suppress(FileNotFoundError):
+                    facts = path.stat()
+                    found[path] = (facts.st_ino, facts.st_mtime_ns)
+        return found
 
     def clear_scratch(self) -> None:
         """Remove what a killed loop left in the scratch folder; only for who holds the workspace's lock."""

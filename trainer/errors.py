@@ -47,6 +47,14 @@ class OutputUnwritable(TrainerError):
         super().__init__(f"cannot write {path}: {why}; make room or mend the permissions, then train again")
 
 
+class DataUnusable(TrainerError):
+    """A file that is to be handed in cannot be read, or is not what it was. The message is one sentence."""
+
+
+class CannotScore(TrainerError):
+    """The evaluator cannot be used at all, whatever the model. The message is a sentence with the remedy."""
+
+
 class WouldNotDie(TrainerError):
     """Processes outlived SIGKILL, which only a call stuck inside the kernel or a driver can."""
 

@@ -6,20 +6,24 @@ log of a program that prints for hours stays small: its beginning and its end ar
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
 from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from trainer.errors import CannotStart, OutputUnwritable
-from trainer.spec import Result
-from trainer.summary import Claim, claim_of_json
+from trainer.outcome import HandedOver
+from trainer.spec import HAND_OVER_NAME, Result
+from trainer.summary import Claim, claim_of_json, clean, facts_of_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from trainer.spec import CommandSpec, Scoring
+    from trainer.spec import CommandSpec, Scoring, TrainingSpec
 
 LOG_NAME = "run.log"
 RESULT_NAME = "result.json"
@@ -27,6 +31,19 @@ KEPT_BYTES = 2**20
 """So much of the beginning, and so much of the end, of a log is kept."""
 
 SCORE_FILE_MAX = 2**20
+
+HANDED_OVER = {
+    "weights.safetensors": 8 * 2**30,
+    "facts.json": 2**16,
+    "refused.json": 4096,
+    "graph.json": 32 * 2**20,
+}
+"""What the exporter writes, in that order, and how many bytes of each are taken at most."""
+
+CHUNK = 2**20
+WHY_MAX = 400
+BLOCK_BEGINS = b"\n[nightshift: scored by the sealed evaluator]\n---\n"
+BLOCK_BYTES_MAX = 2**16
 
 
 class KeptLog:
@@ -111,11 +128,7 @@ def write_result(outdir: Path, result: Result) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-        folder = os.open(outdir, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(outdir)
     except OSError as error:
         raise OutputUnwritable(str(target), _reason(error)) from error
 
@@ -167,6 +180,125 @@ def claim_of_file(workdir: Path, scoring: Scoring) -> Claim:
     if len(raw) > SCORE_FILE_MAX:
         return Claim(None, "tampered", f"{file} has more than {SCORE_FILE_MAX} bytes, which no score needs")
     return claim_of_json(raw, file, key)
+
+
+def fresh_hand_over(spec: TrainingSpec) -> None:
+    """Make the folder for the model, empty whatever the checkout holds there. Raises `CannotStart` if that fails."""
+    assert spec.seal is not None
+    folder = spec.workdir / HAND_OVER_NAME
+    try:
+        for path in (folder, spec.seal.handed):
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(path)
+        folder.mkdir()
+    except OSError as error:
+        raise CannotStart(spec.command, f"the folder {folder} cannot be made ({_reason(error)})") from error
+
+
+def take_hand_over(source: Path, target: Path) -> HandedOver:
+    """
+    Copy what an untrusted program has handed over, of which nothing runs any more, to the new folder *target*.
+
+    Only regular files of the names that the exporter writes, through no link; durable on return. What is copied is
+    out of reach for a process that got away and still has the old files open.
+
+    Raises:
+        OutputUnwritable: If the copy cannot be written.
+    """
+    try:
+        folder = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        return HandedOver(problem=f"its folder for the model is gone or a link ({_reason(error)})")
+    try:
+        target.mkdir(parents=True)
+        there = {}
+        for name, most in HANDED_OVER.items():
+            there[name] = _copy(folder, name, most, target)
+        refused = b"" if not there["refused.json"] else (target / "refused.json").read_bytes()
+        _sync_folder(target)
+    except _Odd as odd:
+        return HandedOver(problem=str(odd))
+    except OSError as error:
+        raise OutputUnwritable(str(target), _reason(error)) from error
+    finally:
+        os.close(folder)
+    if refused:
+        return HandedOver(refused=_refusal(refused))
+    return HandedOver(is_whole=there["graph.json"] and there["weights.safetensors"])
+
+
+class _Odd(Exception):
+    """Something handed over is not as the exporter leaves it."""
+
+
+def _copy(folder: int, name: str, most: int, target: Path) -> bool:
+    """Copy one file of the open *folder*, at most *most* bytes. False if it is not there."""
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _Odd(f"{name}, which it handed over, is a link or cannot be read ({_reason(error)})") from error
+    with os.fdopen(file, "rb", buffering=0) as source:
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise _Odd(f"{name}, which it handed over, is no plain file")
+        if facts.st_size > most:
+            raise _Odd(f"{name}, which it handed over, has {facts.st_size:,} bytes, more than {most:,}")
+        left = facts.st_size
+        with (target / name).open("xb", buffering=0) as copy:
+            while left and (chunk := source.read(min(left, CHUNK))):
+                copy.write(chunk)
+                left -= len(chunk)
+            os.fsync(copy.fileno())
+    return True
+
+
+def _refusal(raw: bytes) -> str:
+    try:
+        return clean(str(json.loads(raw)["why"]), WHY_MAX) or "the exporter refused the model"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "the exporter refused the model"
+
+
+def read_facts(folder: Path) -> dict[str, int | float | str]:
+    """What a training said of itself beside the model that was taken over to *folder*; empty where it said nothing."""
+    try:
+        return facts_of_json((folder / "facts.json").read_bytes())
+    except OSError:
+        return {}
+
+
+def write_block(log: Path, name: str, score: float, facts: Mapping[str, object]) -> None:
+    """
+    End a log with the block that people and programs look for: our score, then *facts*. Once, however often called.
+
+    Raises:
+        OutputUnwritable: If the log cannot be written.
+    """
+    block = {name: f"{score:.6f}", **{key: value for key, value in facts.items() if key != name}}
+    text = BLOCK_BEGINS + b"".join(f"{key + ':':<18}{value}\n".encode() for key, value in block.items())
+    try:
+        file = os.open(log, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(file, "r+b") as stream:
+            start = max(0, stream.seek(0, os.SEEK_END) - BLOCK_BYTES_MAX)
+            stream.seek(start)
+            end, begins, _ = stream.read().rpartition(BLOCK_BEGINS)
+            stream.seek(start + len(end) if begins else 0, os.SEEK_SET if begins else os.SEEK_END)
+            stream.truncate()
+            stream.write(text)
+    except OSError as error:
+        raise OutputUnwritable(str(log), _reason(error)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_inside(folder: Path, workdir: Path) -> bool:

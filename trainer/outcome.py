@@ -47,7 +47,9 @@ SHELL_SIGNAL = 128
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a training came to. *score* is present if and only if *outcome* is `scored`, *why* if it is not."""
+    """
+    What a training came to. *why* is there if *outcome* is not `scored`; *score* if it is, and others do not score it.
+    """
 
     outcome: Outcome
     why: str = ""
@@ -95,6 +97,72 @@ def classify(
         claim = claim or Claim(None, "no_metric", "it gave no score")
         return Ending("tampered" if claim.problem == "tampered" else "no_metric", _sentence(claim.why))
     return Ending("scored", score=claim.score)
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """
+    What lay in the folder for the model once nothing of the training ran.
+
+    Attributes:
+        is_whole: A graph was there, with all that belongs to it.
+        refused: The exporter's sentence on why the model cannot be written down; empty: it did not say so.
+        problem: What is not as the exporter leaves it, in one sentence; empty: nothing.
+    """
+
+    is_whole: bool = False
+    refused: str = ""
+    problem: str = ""
+
+
+def classify_sealed(
+    scoring: Scoring,
+    *,
+    cut: Cut,
+    timeout_s: float,
+    was_ready: bool,
+    late: str,
+    exit_code: int | None,
+    claims: int,
+    handed: HandedOver,
+    tail: str,
+    excess: str = "",
+) -> Ending:
+    """
+    Classify the end of a training that is scored by others. `scored` says that it handed a model over, in time.
+
+    A score that it prints is a claim, of which there is none in honest output: whatever else it did, it is `tampered`.
+
+    Args:
+        was_ready: It said READY and was given its text.
+        late: The sentence on its deadline, where it was killed for not having ended by then; else empty.
+        claims: Metric blocks and lines with the score in its output, and a score among what it says beside the model.
+    """
+    if cut == "stopped":
+        return Ending("stopped", "it was stopped on request")
+    if claims:
+        return Ending(
+            "tampered", f"it printed a score or a `---` block of its own: {scoring.name} is measured, not told, here"
+        )
+    if cut == "timeout" and late:
+        return Ending("timeout", late)
+    if cut == "timeout" and not was_ready:
+        return Ending("timeout", f"it did not call ready() of prepare.py within {timeout_s:g} s, the limit `timeout_s`")
+    if not cut and handed.refused:
+        return Ending("refused_operator", _sentence(handed.refused))
+    done = Claim(0.0)
+    ending = classify(scoring, cut=cut, timeout_s=timeout_s, exit_code=exit_code, claim=done, tail=tail, excess=excess)
+    if ending.outcome != "scored":
+        return ending
+    if not was_ready:
+        return Ending(
+            "crash", "it ended without having called ready() of prepare.py, so it was given nothing to train on"
+        )
+    if handed.problem:
+        return Ending("tampered", _sentence(handed.problem))
+    if not handed.is_whole:
+        return Ending("no_metric", "it ended without a model: hand_over() of prepare.py was not called")
+    return Ending("scored")
 
 
 def signal_of(exit_code: int) -> int | None:

@@ -37,12 +37,35 @@ import psutil
 
 from trainer import marks
 from trainer.errors import CannotStart, WouldNotDie
-from trainer.files import LOG_NAME, KeptLog, claim_of_file, fresh_outdir, remove_score_file, write_result
-from trainer.outcome import classify
+from trainer.files import (
+    LOG_NAME,
+    KeptLog,
+    claim_of_file,
+    fresh_hand_over,
+    fresh_outdir,
+    read_facts,
+    remove_score_file,
+    take_hand_over,
+    write_result,
+)
+from trainer.gate import Gate
+from trainer.outcome import Ending, HandedOver, classify, classify_sealed
 from trainer.sandbox import find, landlock, plan
 from trainer.sandbox.plan import Machine, Rules, View
 from trainer.sandbox.watch import Watch
-from trainer.spec import CommandResult, CommandSpec, Cut, Launch, Result, TrainingSpec, launch_of
+from trainer.spec import (
+    GATE_VARIABLE,
+    HAND_OVER_NAME,
+    CommandResult,
+    CommandSpec,
+    Cut,
+    Launch,
+    Result,
+    Seal,
+    TrainingSpec,
+    is_passed_on,
+    launch_of,
+)
 from trainer.summary import MetricStream, Progress, Summary, clean_tail
 
 CHUNK = 2**16
@@ -56,6 +79,7 @@ SAMPLE_EVERY_S = 0.25
 SAMPLE_SHARE_MAX = 0.02
 """Looking at the tree may take this share of a core; on a host with many processes it is looked at less often."""
 
+LAST_LOOK_S = 0.05
 WATCH_EVERY_S = 0.1
 """How often the limits of a view are looked at: a short look, of some 0.1 ms."""
 
@@ -71,18 +95,25 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
 PROBE_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 60.0
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 def start_training(
-    spec: TrainingSpec, *, device: str = "cpu", environ: Mapping[str, str] | None = None, here: Machine | None = None
+    spec: TrainingSpec,
+    *,
+    device: str = "cpu",
+    environ: Mapping[str, str] | None = None,
+    here: Machine | None = None,
+    data: Sequence[int] = (),
 ) -> Running[Result]:
     """
     Start a training. Call it on the thread of the running event loop.
 
     Args:
         device: Name of the device it was given; only kept, `spec.env` tells the child.
+        data: Open files that the child gets at GO; they stay the caller's, and open until then.
         environ: The environment of which the allowed part is passed on, ours by default.
         here: What this machine can confine a child with, by default what was found.
 
@@ -94,8 +125,25 @@ def start_training(
     if spec.scoring.file is not None and spec.scoring.kind == "json":
         remove_score_file(spec, spec.scoring.file)
     fresh_outdir(spec, spec.outdir)
-    stream = MetricStream(spec.scoring.name if spec.scoring.kind == "stdout" else None)
-    child = Child(spec, stream, spec.outdir / LOG_NAME, environ, here)
+    stream = MetricStream(spec.scoring.name if spec.scoring.kind in ("stdout", "sealed") else None)
+    if spec.seal is None:
+        child = Child(spec, stream, spec.outdir / LOG_NAME, environ, here)
+        return Running(child, lambda ended: _result(spec, ended, stream.finish()), device)
+    fresh_hand_over(spec)
+    gate = Gate(data)
+    try:
+        told = {**spec.env, GATE_VARIABLE: str(gate.child)}
+        child = Child(
+            replace(spec, env=told, pass_fds=(*spec.pass_fds, gate.child)),
+            stream,
+            spec.outdir / LOG_NAME,
+            environ,
+            here,
+        )
+    except BaseException:
+        gate.close()
+        raise
+    child.wait_at(gate, spec.budget_s + spec.seal.grace_s)
     return Running(child, lambda ended: _result(spec, ended, stream.finish()), device)
 
 
@@ -149,6 +197,8 @@ class Ended:
     tail: bytes
     survivors: tuple[int, ...]
     excess: str = ""
+    trained_s: float | None = None
+    is_late: bool = False
 
 
 class Running(Generic[R_co]):
@@ -204,6 +254,9 @@ class Child:
         self._cut: Cut = ""
         self._excess = ""
         self._peak = 0
+        self._gate: Gate | None = None
+        self._went_at: float | None = None
+        self._is_late = False
         program = find_program(spec, environ=environ)
         view = spec.view if spec.view is None or spec.view.mode != "off" else None
         here = machine() if here is None and view is not None else here
@@ -224,6 +277,7 @@ class Child:
         finally:
             os.close(write_end)
         self._started = self._loop.time()
+        self._patience = asyncio.timeout_at(self._started + spec.timeout_s)
         self.pid = self._popen.pid
         root = psutil.Process(self.pid)
         self.pid_started = root.create_time()
@@ -238,6 +292,20 @@ class Child:
     def progress(self) -> Progress | None:
         return self._stream.progress()
 
+    def wait_at(self, gate: Gate, most_s: float) -> None:
+        """Listen at its gate; once it has gone through, it has *most_s* to come to its end."""
+
+        def went() -> None:
+            self._went_at = self._loop.time()
+            ends_at = self._went_at + most_s
+            if ends_at < self._started + self._spec.timeout_s:
+                with contextlib.suppress(RuntimeError):  # it is over, and so is the wait for it
+                    self._patience.reschedule(ends_at)
+                    self._is_late = True  # if it is killed for its time from now on
+
+        self._gate = gate
+        gate.listen(went)
+
     def cut(self, why: Cut) -> None:
         """Kill it now, for a reason; the first reason stands. After its end nothing happens."""
         if not self._exited.is_set():
@@ -249,24 +317,32 @@ class Child:
         sampler = asyncio.create_task(self._sample())
         try:
             try:
-                async with asyncio.timeout_at(self._started + self._spec.timeout_s):
+                async with self._patience:
                     await self._exited.wait()
             except TimeoutError:
+                # We may have been suspended ourselves: one that ended in time is only now heard of.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_LOOK_S):
+                        await self._exited.wait()
                 self.cut("timeout")
-            seconds = self._loop.time() - self._started
+            ended_at = self._loop.time()
         finally:
             sampler.cancel()
+            if self._gate is not None:
+                self._gate.close()
             survivors = await self._bury()
             self._log.close()
             await asyncio.to_thread(self._confined.clear_up)
         return Ended(
             self._cut,
             self._popen.returncode,
-            seconds,
+            ended_at - self._started,
             self._peak / MIB if self._peak else None,
             self._log.end(CLASSIFIED_TAIL),
             survivors,
             self._excess,
+            None if self._went_at is None else ended_at - self._went_at,
+            self._is_late,
         )
 
     async def _sample(self) -> None:
@@ -414,47 +490,86 @@ def _attempt(argv: Sequence[str], env: Mapping[str, str]) -> find.Attempt:
     return find.Attempt(ended.returncode, ended.stdout.decode("utf-8", "replace"))
 
 
+def python_says(code: str, folder: Path, *, environ: Mapping[str, str] | None = None) -> str:
+    """
+    Run a few lines of ours with Python in *folder*, whose modules they may import, and return what they print.
+
+    Raises:
+        CannotStart: If they fail, with the last line that they said.
+    """
+    passed = {name: value for name, value in (os.environ if environ is None else environ).items() if is_passed_on(name)}
+    try:
+        ended = subprocess.run(
+            (sys.executable, "-c", code),
+            cwd=folder,
+            env={**passed, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=ASK_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CannotStart(("python",), str(error)) from error
+    if ended.returncode != 0:
+        said = clean_tail(ended.stderr, TAIL_MAX).strip().rpartition("\n")[2]
+        raise CannotStart(("python",), said or f"exit code {ended.returncode}")
+    return ended.stdout.decode("utf-8", "replace").strip()
+
+
 def _spawn(confined: Confined, output: int) -> subprocess.Popen[bytes]:
-    """Start it in a session of its own, so that the terminal's Ctrl-C does not reach it and its group is known."""
-    launch = confined.launch
+    """Start a command of an experiment, its input from a file."""
     with contextlib.ExitStack() as stack:
-        file = None if launch.stdin is None else stack.enter_context(_as_file(launch.stdin))
-        ruleset = None
-        if confined.rules is not None:
-            ruleset = landlock.make(confined.rules, confined.interface)
-            stack.callback(os.close, ruleset)
-        alone = confined.rules is not None and confined.rules.files
-        prepare = _before_exec(os.getpid(), launch.network, ruleset=ruleset, alone=alone)
+        data = confined.launch.stdin
+        file = subprocess.DEVNULL if data is None else stack.enter_context(_as_file(data)).fileno()
+        return _popen(confined, file, output, signal.SIGKILL)
+
+
+def _popen(confined: Confined, stdin: int, output: int, with_us: signal.Signals) -> subprocess.Popen[bytes]:
+    """Start it in a session of its own, so that the terminal's Ctrl-C does not reach it and its group is known."""
+    launch, rules = confined.launch, confined.rules
+    ruleset = None if rules is None else landlock.make(rules, confined.interface)
+    try:
+        prepare = _before_exec(os.getpid(), launch.network, with_us, ruleset, alone=rules is not None and rules.files)
         return subprocess.Popen(
             launch.argv,
             cwd=launch.cwd,
             env=launch.env,
-            stdin=subprocess.DEVNULL if file is None else file,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=launch.pass_fds,
             preexec_fn=prepare,  # noqa: PLW1509 - a few system calls, no lock
         )
+    finally:
+        if ruleset is not None:
+            os.close(ruleset)
 
 
-def spawn_service(argv: Sequence[str], cwd: Path, env: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
+def spawn_service(
+    argv: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    output: int,
+    *,
+    view: View | None = None,
+    stdin: int = subprocess.DEVNULL,
+    pass_fds: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
     """
     Start a program of ours that is to run beside us; `service` watches it. Both its outputs go to *output*.
 
-    It is told to end (SIGTERM), not killed, when the thread that started it ends: it has things to put in order.
-    Raises `OSError` and `subprocess.SubprocessError`.
+    It is told to end (SIGTERM), not killed, when the thread that started it ends: it has things to put in order. In
+    bubblewrap it is killed, and nothing watches the limits of its view that the kernel does not keep.
+
+    Raises:
+        OSError, subprocess.SubprocessError: If the system refuses it.
+        CannotStart: If the view requires more than there is.
     """
-    return subprocess.Popen(
-        argv,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_before_exec(os.getpid(), True, signal.SIGTERM),  # noqa: PLW1509 - a few system calls, no lock
-    )
+    confined = Confined(Launch(tuple(argv), env, cwd, pass_fds=pass_fds))
+    if view is not None and view.mode != "off":
+        confined = confine(confined.launch, view, machine(), argv[0])
+    return _popen(confined, stdin, output, signal.SIGTERM)
 
 
 def _as_file(data: bytes) -> IO[bytes]:
@@ -614,32 +729,62 @@ def _on_exit_in_thread(popen: subprocess.Popen[bytes], call: Callable[[], None])
 
 def _result(spec: TrainingSpec, ended: Ended, summary: Summary) -> Result:
     """Judge the end of a training, write the result down and return it. Raises `OutputUnwritable`, `WouldNotDie`."""
-    claim = claim_of_file(spec.workdir, spec.scoring) if spec.scoring.kind == "json" else summary.claim
     text = clean_tail(ended.tail, CLASSIFIED_TAIL)
-    ending = classify(
-        spec.scoring,
-        cut=ended.cut,
-        timeout_s=spec.timeout_s,
-        exit_code=ended.exit_code,
-        claim=claim,
-        tail=text,
-        excess=ended.excess,
-    )
+    metrics = summary.metrics
+    if spec.seal is None:
+        ending = _ending(spec, ended, summary, text)
+    else:
+        ending = _sealed_ending(spec, spec.seal, ended, summary, text)
+        metrics = read_facts(spec.seal.handed)
     result = Result(
         outcome=ending.outcome,
         seconds=ended.seconds,
         nonce=spec.nonce,
         score=ending.score,
-        metrics=summary.metrics,
-        peak_memory_mb=_peak_memory_mb(summary, ended),
+        metrics=metrics,
+        peak_memory_mb=_peak_memory_mb(metrics, ended, is_checked=spec.seal is not None),
         exit_code=ended.exit_code,
         why=ending.why,
         tail=clean_tail(ended.tail, TAIL_MAX),
+        trained_s=ended.trained_s,
     )
     write_result(spec.outdir, result)
     if ended.survivors:
         raise WouldNotDie(ended.survivors)
     return result
+
+
+def _ending(spec: TrainingSpec, ended: Ended, summary: Summary, text: str) -> Ending:
+    return classify(
+        spec.scoring,
+        cut=ended.cut,
+        timeout_s=spec.timeout_s,
+        exit_code=ended.exit_code,
+        claim=claim_of_file(spec.workdir, spec.scoring) if spec.scoring.kind == "json" else summary.claim,
+        tail=text,
+        excess=ended.excess,
+    )
+
+
+def _sealed_ending(spec: TrainingSpec, seal: Seal, ended: Ended, summary: Summary, text: str) -> Ending:
+    """Take over what it has handed over, if it came to its end by itself, and judge that end."""
+    handed = HandedOver() if ended.cut else take_hand_over(spec.workdir / HAND_OVER_NAME, seal.handed)
+    late = (
+        f"killed: it had not ended {seal.grace_s:g} s after the {spec.budget_s:g} s of its budget, which began when it "
+        "was given its text; what it hands over later does not count"
+    )
+    return classify_sealed(
+        spec.scoring,
+        cut=ended.cut,
+        timeout_s=spec.timeout_s,
+        was_ready=ended.trained_s is not None,
+        late=late if ended.is_late else "",
+        exit_code=ended.exit_code,
+        claims=summary.claims + (spec.scoring.name in read_facts(seal.handed)),
+        handed=handed,
+        tail=text,
+        excess=ended.excess,
+    )
 
 
 def _command_result(ended: Ended) -> CommandResult:
@@ -654,8 +799,9 @@ def _command_result(ended: Ended) -> CommandResult:
     )
 
 
-def _peak_memory_mb(summary: Summary, ended: Ended) -> float | None:
-    claimed = summary.metrics.get("peak_vram_mb")
+def _peak_memory_mb(metrics: Mapping[str, int | float | str], ended: Ended, *, is_checked: bool) -> float | None:
+    """What it says of its memory; where that is not to be trusted, no less than it was seen to hold."""
+    claimed = metrics.get("peak_vram_mb")
     if isinstance(claimed, int | float) and claimed > 0:
-        return float(claimed)
+        return max(float(claimed), (is_checked and ended.peak_resident_mb) or 0.0)
     return ended.peak_resident_mb

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trainer.errors import CannotStart
 from trainer.process import CHUNK, on_exit, spawn_service
+from trainer.sandbox.plan import View
 
 LINE_MAX = 8_000
 """Bytes of one line; a longer one comes in pieces."""
@@ -27,13 +28,24 @@ class Service:
     """A program that runs. *on_line* gets each line of its output, without its end, undecodable bytes replaced."""
 
     def __init__(
-        self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], on_line: Callable[[str], None]
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        on_line: Callable[[str], None],
+        view: View | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         """
         Start it. Call it on the thread of the running event loop.
 
+        Args:
+            view: What it may see; None: all that this user can.
+            stdin: A descriptor that it reads from.
+
         Raises:
-            CannotStart: If the system refuses it.
+            CannotStart: If the system refuses it, or the view requires more than there is.
         """
         self._on_line = on_line
         self._loop = asyncio.get_running_loop()
@@ -41,7 +53,10 @@ class Service:
         self._rest = b""
         self._pipe, write_end = os.pipe()
         try:
-            self._popen = spawn_service(argv, cwd, env, write_end)
+            self._popen = spawn_service(argv, cwd, env, write_end, view=view, stdin=stdin)
+        except CannotStart:
+            os.close(self._pipe)
+            raise
         except (OSError, subprocess.SubprocessError) as error:
             os.close(self._pipe)
             raise CannotStart(tuple(argv), f"the system refuses it ({error})") from error

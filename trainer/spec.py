@@ -62,13 +62,14 @@ class Scoring:
     Where the score of a training is found.
 
     Attributes:
-        kind: `stdout`, a line `name: number` of the output; `json`, a number in a file; `pass`, the exit code.
+        kind: `stdout`, a line `name: number` of the output; `json`, a number in a file; `pass`, the exit code;
+            `sealed`, nothing of what the program says: it hands a model over, which others score.
         name: The objective's name.
         file: For `json`: path of the file, relative to the work folder.
         key: For `json`: dotted path to the number inside it, such as `test.accuracy`.
     """
 
-    kind: Literal["stdout", "json", "pass"]
+    kind: Literal["stdout", "json", "pass", "sealed"]
     name: str
     file: str | None = None
     key: str | None = None
@@ -148,6 +149,36 @@ class CommandSpec:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that is handed in when a training is ready; *sha256* in hex is checked, empty: not known."""
+
+    path: Path
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """
+    What sealed scoring needs of a training.
+
+    Attributes:
+        data: What the child gets when it says READY, which starts its clock, and cannot see before.
+        handed: Folder to which is moved what it has handed over, once nothing of it runs; made anew.
+        grace_s: Seconds after its budget by which it must have handed over and ended.
+    """
+
+    data: tuple[DataFile, ...]
+    handed: Path
+    grace_s: float
+
+
+GATE_VARIABLE = "NIGHTSHIFT_GATE"
+HAND_OVER_VARIABLE = "NIGHTSHIFT_HAND_OVER"
+HAND_OVER_NAME = ".handed-over"
+"""The folder in the work folder that a child writes to; its number of the gate and its path are told to it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec(CommandSpec):
     """
@@ -158,6 +189,7 @@ class TrainingSpec(CommandSpec):
         budget_s: Training time that the harness grants, told to the child.
         seed: Told to the child.
         attempt, trial: Which training of the experiment this is.
+        seal: There if and only if the scoring is `sealed`.
     """
 
     outdir: Path
@@ -166,6 +198,7 @@ class TrainingSpec(CommandSpec):
     scoring: Scoring
     attempt: int = 0
     trial: int = 0
+    seal: Seal | None = None
 
     def __post_init__(self) -> None:
         CommandSpec.__post_init__(self)  # super() does not work in a dataclass with slots
@@ -173,9 +206,13 @@ class TrainingSpec(CommandSpec):
             raise InvalidSpec("budget_s", f"{self.budget_s}, expected seconds above 0")
         if self.seed < 0:
             raise InvalidSpec("seed", f"{self.seed}, expected 0 or more")
+        if (self.scoring.kind == "sealed") != (self.seal is not None):
+            raise InvalidSpec("seal", "expected with sealed scoring, and with no other")
 
     def variables(self) -> dict[str, str]:
         own = {"NIGHTSHIFT_BUDGET_S": str(float(self.budget_s)), "NIGHTSHIFT_SEED": str(self.seed)}
+        if self.seal is not None:
+            own[HAND_OVER_VARIABLE] = str(self.workdir / HAND_OVER_NAME)
         return CommandSpec.variables(self) | own
 
 
@@ -186,7 +223,8 @@ class Result:
 
     Attributes:
         seconds: Wall clock from the start of the command to its end.
-        score: Present if and only if *outcome* is `scored`; finite. It is what the program claims.
+        score: Present if and only if *outcome* is `scored`; finite. It is what the program claims. With sealed scoring
+            there is none yet: `scored` says that a model was handed over in time.
         metrics: Lines of the metric block, at most 64; never NaN or infinite.
         peak_memory_mb: MiB; `peak_vram_mb` of the block where it is above 0, else the most resident memory that
             the tree was seen to hold, or None where it ended before it could be seen.
@@ -194,6 +232,7 @@ class Result:
         why: One sentence where *outcome* is not `scored`.
         tail: The last 4,000 characters of the output, without control characters.
         nonce: Of the start that ended so.
+        trained_s: Wall clock from GO to its end, where there was a gate and it was ready; else None.
     """
 
     outcome: Outcome
@@ -205,6 +244,7 @@ class Result:
     exit_code: int | None = None
     why: str = ""
     tail: str = ""
+    trained_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,9 +296,10 @@ def launch_of(spec: CommandSpec, *, environ: Mapping[str, str], python: str) -> 
 
 def child_environment(spec: CommandSpec, environ: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of the child: what is passed on, what the spec adds, what we set."""
-    passed = {name: value for name, value in environ.items() if _is_passed_on(name) or name in spec.secrets}
+    passed = {name: value for name, value in environ.items() if is_passed_on(name) or name in spec.secrets}
     return passed | dict(spec.env) | spec.variables()
 
 
-def _is_passed_on(name: str) -> bool:
+def is_passed_on(name: str) -> bool:
+    """Whether a child gets the variable *name* of the loop's environment."""
     return (name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)) and not SECRET.fullmatch(name)

@@ -58,10 +58,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the whole output said. *claim* is None where no objective was looked for."""
+    """
+    What the whole output said.
+
+    Attributes:
+        claim: None where no objective was looked for.
+        claims: How many metric blocks, and lines `name: number` outside them, there were.
+    """
 
     metrics: Mapping[str, int | float | str]
     claim: Claim | None
+    claims: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,8 @@ class MetricStream:
             self._end_segment()
         self._close_block()
         block = self._metric or self._other
-        return Summary(block.metrics if block else {}, self._claim() if self._name else None)
+        claims = self._metric_blocks + self._bare_lines + (self._other is not None)
+        return Summary(block.metrics if block else {}, self._claim() if self._name else None, claims)
 
     def _extend(self, piece: bytes) -> None:
         body = piece.rstrip(b"\r")
@@ -243,6 +251,21 @@ def claim_of_json(raw: bytes, file: str, key: str) -> Claim:
     if not math.isfinite(number):
         return Claim(None, "tampered", f"{key} in {file} is {number}, which no measurement can give")
     return Claim(number)
+
+
+def facts_of_json(raw: bytes) -> dict[str, int | float | str]:
+    """What an untrusted program says of its training beside the model: names and values as in a metric block."""
+    try:
+        said: Any = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    found: dict[str, int | float | str] = {}
+    for key, value in said.items() if isinstance(said, dict) else ():
+        line = f"{key}: {value}".encode("utf-8", "replace")
+        match = KEY_LINE.fullmatch(line[: LINE_MAX + 1]) if isinstance(value, int | float | str) else None
+        if match and len(found) < METRICS_MAX:
+            found[_text(match[1])] = _value(match[2].rstrip(BLANK))
+    return found
 
 
 def parse_progress(line: bytes) -> Progress:

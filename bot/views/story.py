@@ -147,7 +147,10 @@ def _training(training: Training) -> str:
         return words + "not finished"
     memory = f", {finished.peak_memory_mb:.0f} MB" if finished.peak_memory_mb is not None else ""
     words += f"{finished.outcome} in {finished.seconds:.1f} s{memory}" + (f" ({finished.why})" if finished.why else "")
-    return f"{words}; score {number(scored.score)}" if scored is not None and scored.score is not None else words
+    if scored is None or scored.score is None:
+        return words
+    report = f" (report {number(scored.report_score)})" if scored.report_score is not None else ""
+    return f"{words}; score {number(scored.score)}{report}"
 
 
 def _ended(story: Story, row: tsv.Row | None) -> list[tuple[str, str]]:

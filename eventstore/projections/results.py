@@ -13,7 +13,8 @@ as are events of types or versions that are not known here.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -85,8 +86,15 @@ class _Experiment:
         self.peak_memory_mb: dict[int, float] = {}
 
 
+class Extent(NamedTuple):
+    """How much of a table there was: how often rows that were there have been altered, and how many there are."""
+
+    altered: int
+    rows: int
+
+
 class _Run:
-    __slots__ = ("direction", "experiments", "metric", "moved_to", "on_branch", "rows")
+    __slots__ = ("altered", "direction", "experiments", "metric", "moved_to", "on_branch", "rows")
 
     def __init__(self, metric: str, direction: str) -> None:
         self.metric = metric
@@ -95,6 +103,7 @@ class _Run:
         self.rows: dict[int, Row] = {}  # by experiment; a dict keeps the order of the first verdicts
         self.on_branch: list[int] = []  # kept experiments, the baseline first, each built on the one before
         self.moved_to: set[int] = {0}  # keeps that the branch has moved to
+        self.altered = 0  # how often a row was altered after it was there
 
     def experiment(self, number: int) -> _Experiment:
         found = self.experiments.get(number)
@@ -154,6 +163,19 @@ class Results:
         header = f"commit\t{run.metric}\tmemory_gb\tstatus\tdescription\n"
         return header + "".join(map(_line, run.rows.values()))
 
+    def extent(self, tag: str) -> Extent:
+        """How much of the table there is now; see `added`."""
+        run = self._runs[tag]
+        return Extent(run.altered, len(run.rows))
+
+    def added(self, tag: str, since: Extent) -> str | None:
+        """The lines that came behind those of *since*; None if one of those was altered."""
+        run = self._runs[tag]
+        if run.altered != since.altered:
+            return None
+        newest = list(islice(reversed(run.rows.values()), len(run.rows) - since.rows))
+        return "".join(map(_line, reversed(newest)))
+
 
 def one_line(description: str) -> str:
     """
@@ -194,6 +216,7 @@ def _decided(run: _Run, data: ExperimentDecided, position: int) -> None:
     number = data.experiment
     known = run.experiments.pop(number, None) or _Experiment()  # what a long night keeps of it is its row
     before = run.rows.get(number)
+    run.altered += before is not None
     commit = known.commits.get(data.attempt, "")[:7]
     peak_memory_mb = known.peak_memory_mb.get(data.attempt)
     memory_gb = None if peak_memory_mb is None else peak_memory_mb / 1024
@@ -229,6 +252,7 @@ def _moved(run: _Run, data: BranchMoved, _position: int) -> None:
         run.moved_to.add(data.experiment)
     if data.why != "veto" or data.experiment == 0 or data.experiment not in run.on_branch:
         return
+    run.altered += 1
     first = run.on_branch.index(data.experiment)
     for number in run.on_branch[first:]:
         run.rows[number] = msgspec.structs.replace(run.rows[number], status="discard", vetoed=data.experiment)
@@ -237,5 +261,6 @@ def _moved(run: _Run, data: BranchMoved, _position: int) -> None:
 
 def _finished(run: _Run, _data: RunFinished, _position: int) -> None:
     for number in [number for number in run.on_branch if number not in run.moved_to]:
+        run.altered += 1
         run.rows[number] = msgspec.structs.replace(run.rows[number], status="discard")
         run.on_branch.remove(number)

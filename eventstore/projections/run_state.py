@@ -43,7 +43,11 @@ HYPOTHESIS_KEPT, ERROR_KEPT = 300, 200
 
 
 class Trial(msgspec.Struct):
-    """One training of one commit. *open_at* and *scoring_at* are the positions of intents without an outcome, or 0."""
+    """
+    One training of one commit. *open_at* and *scoring_at* are the positions of intents without an outcome, or 0.
+
+    *scored_at* is where it got its score, *checks_at* where what would be kept was checked; *scored* is the newest.
+    """
 
     trial: int
     seed: int
@@ -55,8 +59,10 @@ class Trial(msgspec.Struct):
     finished_at: int = 0
     lost: int = 0
     scoring_at: int = 0
+    scoring_checks: bool = False
     scored: e.ScoringFinished | None = None
     scored_at: int = 0
+    checks_at: int = 0
 
 
 class Experiment(msgspec.Struct):
@@ -128,7 +134,7 @@ class Done(msgspec.Struct, frozen=True, gc=False):
     An experiment that is over. A Struct because a frozen dataclass of as many fields takes ten times as long to make.
 
     *edits* are kept only where they are constants, which is all a search needs; *hypothesis* and *error* (a
-    crash's last line) are cut. *prepared_at* and *finished_at* are where the diff and the end of the log are.
+    crash's last line, where the program itself crashed: else the reason says more) are cut. *prepared_at* and *finished_at* are where the diff and the end of the log are.
     """
 
     experiment: int
@@ -160,6 +166,7 @@ class Run:
         failure, failures_alike: The class of the proposer's last failure, and how many of it came in a row; empty
             and 0 once it has answered.
         retry_at: When a remote proposer may be asked again, in the log's form; empty for at once.
+        failed_time: When it failed last, by the same clock.
         waiting: Set while the proposer fails and no other one can stand in.
         switched: Set while another proposer stands in, since *switched_time*.
         stand_in_exhausted: Why the one that stands in or fills idle devices has nothing more; empty if it has.
@@ -205,6 +212,7 @@ class Run:
     failure: str = ""
     failures_alike: int = 0
     retry_at: str = ""
+    failed_time: str = ""
     waiting: e.ProposerWaiting | None = None
     switched: e.ProposerSwitched | None = None
     switched_time: str = ""
@@ -511,12 +519,12 @@ def _proposal_failed(_state: State, run: Run, data: e.ProposalFailed, event: Eve
     if data.failure == "over_budget":
         run.usd_out = True
     elif run.is_own(request):
-        _proposer_failed(run, experiment, data)
+        _proposer_failed(run, experiment, data, event)
     elif request is not None and request.purpose != "again":  # an old edit is nobody's fault
         run.stand_in_exhausted = data.why
 
 
-def _proposer_failed(run: Run, experiment: Experiment, data: e.ProposalFailed) -> None:
+def _proposer_failed(run: Run, experiment: Experiment, data: e.ProposalFailed, event: Event) -> None:
     """A failure of the run's own proposer; nothing left to propose is not one, it ends the run."""
     purpose = experiment.request.purpose if experiment.request is not None else "new"
     if data.failure == "exhausted" and purpose == "new":
@@ -526,6 +534,7 @@ def _proposer_failed(run: Run, experiment: Experiment, data: e.ProposalFailed) -
     run.failures_alike = run.failures_alike + 1 if data.failure == run.failure else 1
     run.failure = data.failure
     run.retry_at = data.retry_at
+    run.failed_time = event.at
 
 
 def _switched(_state: State, run: Run, data: e.ProposerSwitched, event: Event) -> None:
@@ -627,7 +636,7 @@ def _training_finished(_state: State, run: Run, data: e.TrainingFinished, event:
 def _scoring_requested(_state: State, run: Run, data: e.ScoringRequested, event: Event) -> None:
     trial = _trial(run, data.experiment, data.trial)
     if trial is not None:
-        trial.scoring_at = event.position
+        trial.scoring_at, trial.scoring_checks = event.position, data.checks
 
 
 def _scoring_finished(_state: State, run: Run, data: e.ScoringFinished, event: Event) -> None:
@@ -635,8 +644,17 @@ def _scoring_finished(_state: State, run: Run, data: e.ScoringFinished, event: E
     if trial is None:
         return
     trial.scoring_at = 0
-    if data.outcome != "stopped":
-        trial.scored, trial.scored_at = data, event.position
+    if data.outcome == "stopped":
+        return
+    if data.outcome == "lost":  # trained again, under its number
+        trial.finished, trial.finished_at = None, event.position
+        trial.scored, trial.scored_at, trial.checks_at = None, 0, 0
+        trial.lost += 1
+        return
+    trial.scored = data
+    trial.scored_at = trial.scored_at or event.position
+    if data.checks is not None:
+        trial.checks_at = event.position
 
 
 def _guard_requested(_state: State, run: Run, data: e.GuardRequested, event: Event) -> None:
@@ -692,7 +710,7 @@ def _bury(run: Run, experiment: Experiment, event: Event, decided: e.ExperimentD
     proposal, trial = experiment.proposal, experiment.last
     edits = proposal.edits if proposal is not None else ()
     tail = trial.finished.tail if trial is not None and trial.finished is not None else ""
-    crashed = decided is not None and decided.verdict == "crash"
+    crashed = trial is not None and trial.finished is not None and trial.finished.outcome == "crash"
     run.done_by_number[experiment.number] = len(run.done)
     run.done.append(
         Done(
@@ -712,7 +730,7 @@ def _bury(run: Run, experiment: Experiment, event: Event, decided: e.ExperimentD
             gain=decided.gain if decided is not None else None,
             lines=decided.lines if decided is not None else 0,
             hypothesis=proposal.hypothesis[:HYPOTHESIS_KEPT] if proposal is not None else "",
-            error=_last_line(tail) if crashed else "",
+            error=_last_line(tail) if crashed and decided is not None and decided.verdict == "crash" else "",
         )
     )
 

@@ -12,16 +12,13 @@ import traceback
 from eventstore import events as e
 from eventstore.codec import clean
 from eventstore.envelope import Earlier, format_at
-from eventstore.errors import LogUnavailable
+from eventstore.errors import LogCorrupt, LogUnavailable
 from eventstore.projections.run_state import Run, State
 from loop import commands as c
-from loop.effects import attempts, proposals, runs, trainings
+from loop.effects import attempts, proposals, runs, sealing, trainings
 from loop.effects.hands import TEXT_MAX, Active, Hands
 from loop.errors import WorkspaceError
-from trainer.errors import OutputUnwritable, WouldNotDie
-
-IN_PLACE = "in-place/1"
-"""The evaluator of scores that the command itself prints or writes; the score is its claim."""
+from trainer.errors import CannotScore, DataUnusable, OutputUnwritable, WouldNotDie
 
 
 def intent_of(hands: Hands, command: c.Effect, state: State, usd_taken: float = 0.0) -> e.Data | None:
@@ -62,8 +59,14 @@ def intent_of(hands: Hands, command: c.Effect, state: State, usd_taken: float = 
                 nonce=hands.around.new_id(),
             )
         case c.Score(request=None):
+            started = state.runs[command.tag].started
             return e.ScoringRequested(
-                experiment=command.experiment, attempt=command.attempt, trial=command.trial, evaluator=IN_PLACE
+                experiment=command.experiment,
+                attempt=command.attempt,
+                trial=command.trial,
+                evaluator=sealing.EVALUATOR if sealing.is_sealed(active.settings) else sealing.IN_PLACE,
+                rows_hash=started.rows_hash if started is not None else "",
+                checks=command.checks,
             )
         case c.RunGuard(request=None) if policy.guard is not None:
             return e.GuardRequested(
@@ -95,9 +98,9 @@ async def carry_out(hands: Hands, command: c.Effect, state: State, intent: e.Dat
         what = clean(str(error), TEXT_MAX)
         noticed = e.TroubleNoticed(kind="device", what=what, since=format_at(hands.around.now()))
         await _pause(hands, command, run, what, [c.Append("", noticed, None)])
-    except WorkspaceError as error:
+    except (WorkspaceError, CannotScore, DataUnusable) as error:
         await _pause(hands, command, run, clean(str(error), TEXT_MAX), [])
-    except LogUnavailable:
+    except (LogUnavailable, LogCorrupt):
         raise
     except Exception as error:
         traceback.print_exc()

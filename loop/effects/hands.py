@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,14 +18,17 @@ from eventstore import settings as st
 from eventstore.codec import clean
 from eventstore.envelope import Event
 from eventstore.home import Home
-from eventstore.projections.run_state import Run
+from eventstore.projections.run_state import Done, Run
 from loop import commands as c
 from loop import preflight
+from loop.effects import sealing
 from loop.errors import LoopError
 from loop.policy import Policy
-from loop.proposers.base import Ask, Broken, Proposer
+from loop.proposers.base import Ask, Broken, Proposer, Tried
 from loop.workspace import Workspace
 from trainer.executors.base import Executor, Training
+from trainer.scorer import EvaluatorScorer, Place
+from trainer.scoring import Scorer
 
 T = TypeVar("T")
 
@@ -66,6 +72,8 @@ class Around:
         proposer_of: Makes the proposer of a kind by a run's settings; raises `LoopError` if it cannot be made.
         read_at: Reads the event at a position of the log.
         about: What `run.started` says of this machine: host, versions.
+        environ: The environment of the loop.
+        scorer_of: Makes what scores the models of a run.
     """
 
     home: Home
@@ -78,6 +86,41 @@ class Around:
     new_id: Callable[[], str]
     read_at: Callable[[int], Awaitable[Event]]
     about: Mapping[str, Any]
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    scorer_of: Callable[[Place], Scorer] = EvaluatorScorer
+
+
+class History:
+    """What a proposer is told of a run's past. Each verdict is put into words once, not for each ask."""
+
+    def __init__(self) -> None:
+        self._told: list[Tried] = []
+        self._decided_at: list[int] = []
+        self._seen = 0
+
+    def before(self, run: Run, known_at: int) -> tuple[Tried, ...]:
+        """The verdicts of *run*, always the same one, that stood before the position *known_at*, oldest first."""
+        for done in run.done[self._seen :]:
+            if done.verdict is not None and done.experiment > 0:
+                self._told.append(_tried(done, done.verdict))
+                self._decided_at.append(done.decided_at)
+        self._seen = len(run.done)
+        return tuple(self._told[: bisect_left(self._decided_at, known_at)])
+
+
+def _tried(done: Done, verdict: e.Verdict) -> Tried:
+    return Tried(
+        experiment=done.experiment,
+        edits=done.edits,
+        verdict=verdict,
+        score=done.score,
+        description=done.description,
+        gain=done.gain,
+        reason=done.reason,
+        hypothesis=done.hypothesis,
+        lines=done.lines,
+        error=done.error,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +131,7 @@ class Active:
     settings: st.Settings
     policy: Policy
     proposers: Mapping[str, Proposer]
+    history: History = field(default_factory=History)
 
 
 class Hands:
@@ -108,9 +152,44 @@ class Hands:
         self.held: set[c.Key] = set()
         self._git = ThreadPoolExecutor(max_workers=1, thread_name_prefix="git")
         self._active: Active | None = None
+        self._scorer: tuple[str, Scorer] | None = None
+        self._making_scorer = asyncio.Lock()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """End the evaluator, and the thread that works with git."""
+        if self._scorer is not None:
+            await self._scorer[1].close()
         self._git.shutdown()
+
+    async def scorer(self, run: Run) -> Scorer:
+        """
+        What scores the models of *run*, on a copy of its harness; that of another run is ended.
+
+        Raises:
+            CannotScore: If the corpus is not there any more.
+        """
+        async with self._making_scorer:
+            if self._scorer is None or self._scorer[0] != run.tag:
+                if self._scorer is not None:
+                    await self._scorer[1].close()
+                self._scorer = None
+                self._scorer = (run.tag, self.around.scorer_of(await self._place(run)))
+            return self._scorer[1]
+
+    async def _place(self, run: Run) -> Place:
+        active, started, home = self.active(run), run.started, self.around.home
+        assert active is not None
+        assert started is not None
+        cache = sealing.cache_of_run(run, self.around.environ)
+        folder, handed = home.evaluator_dir(run.tag), home.state / "handed" / run.tag
+
+        def copy() -> None:
+            shutil.rmtree(home.evaluator_dir(""), ignore_errors=True)  # of earlier runs too
+            self.around.workspace.checkout(started.base_commit, folder / "harness")
+            handed.mkdir(parents=True, exist_ok=True)
+
+        await self.in_git(copy)
+        return sealing.place_of(active.settings, home, run.tag, cache, folder / "harness", handed)
 
     def active(self, run: Run | None) -> Active | None:
         """Settings, policy and proposer of the active run, from the copy in the log that governs it."""

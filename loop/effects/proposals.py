@@ -22,7 +22,7 @@ from loop import preflight
 from loop.effects.desk import LogDesk
 from loop.effects.hands import TEXT_MAX, Active, Hands, one_line
 from loop.failures import pause_s
-from loop.proposers.base import Ask, Idea, InFlight, Objection, Proposal, ProposalError, Spent, Tried
+from loop.proposers.base import Ask, Idea, InFlight, Objection, Proposal, ProposalError, Spent
 
 
 async def propose(
@@ -107,7 +107,7 @@ def _ask(active: Active, command: c.Propose, run: Run, request: e.ProposalReques
         base_commit=command.base_commit,
         files={},
         program="",
-        history=_history(run, known_at),
+        history=active.history.before(run, known_at),
         in_flight=_in_flight(run, command.experiment + (command.purpose == "repair"), known_at),
         seed=run.started.seed if run.started is not None else 0,
         metric=active.policy.metric,
@@ -120,26 +120,6 @@ def _ask(active: Active, command: c.Propose, run: Run, request: e.ProposalReques
         crash_tail=_crash_tail(experiment) if command.purpose == "repair" else "",
         last_failure=_last_failure(experiment),
         usd_max=request.usd_reserved if run.limits.usd is not None else None,
-    )
-
-
-def _history(run: Run, known_at: int) -> tuple[Tried, ...]:
-    """What a proposer is told of the past: the verdicts that stood before *known_at*."""
-    return tuple(
-        Tried(
-            experiment=done.experiment,
-            edits=done.edits,
-            verdict=done.verdict,
-            score=done.score,
-            description=done.description,
-            gain=done.gain,
-            reason=done.reason,
-            hypothesis=done.hypothesis,
-            lines=done.lines,
-            error=done.error,
-        )
-        for done in run.done
-        if done.verdict is not None and done.experiment > 0 and done.decided_at < known_at
     )
 
 

@@ -58,6 +58,8 @@ def _started(hands: Hands, tag: str, run: Run, ready: preflight.Ready, program_h
         device=hands.around.executor.device(0),
         sandbox=plan.words(ready.settings.sandbox.mode, machine()),
         versions=hands.around.about["versions"],
+        corpus=ready.corpus,
+        rows_hash=ready.rows_hash,
     )
 
 

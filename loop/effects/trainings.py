@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from eventstore import events as e
 from eventstore import settings as st
 from eventstore.codec import clean
 from eventstore.projections.run_state import Run
 from loop import commands as c
-from loop.effects import views
+from loop.effects import sealing, views
 from loop.effects.hands import TEXT_MAX, Hands
+from loop.effects.leftovers import keep_artifacts
 from loop.errors import WorkspaceError
-from trainer.errors import CannotStart, OutputUnwritable
-from trainer.files import read_result
+from trainer.errors import CannotScore, CannotStart, DataUnusable, OutputUnwritable
+from trainer.evaluator.protocol import Request
+from trainer.files import LOG_NAME, read_facts, read_result, write_block
 from trainer.process import run_command
-from trainer.spec import CommandSpec, Result, Scoring, TrainingSpec
+from trainer.spec import CommandSpec, Result, Scoring, Seal, TrainingSpec
 
 
 async def train(hands: Hands, command: c.Train, run: Run, request: e.TrainingRequested, position: int) -> None:
@@ -29,14 +33,14 @@ async def train(hands: Hands, command: c.Train, run: Run, request: e.TrainingReq
         result = await _trained(hands, command, run, request, position, folder, outdir)
     except asyncio.CancelledError:
         result = Result(outcome="stopped", seconds=0.0, why="it was cut off before it began", nonce=request.nonce)
-    except (OSError, OutputUnwritable, WorkspaceError) as error:
+    except (OSError, OutputUnwritable, WorkspaceError, CannotScore, DataUnusable) as error:
         # Not the training's fault: closed as stopped, it is trained again after the pause and does not count as lost.
-        why = clean(f"the disk or git failed: {error}", TEXT_MAX)
+        why = clean(f"not trained: {error}", TEXT_MAX)
         failed = Result(outcome="stopped", seconds=0.0, why=why, nonce=request.nonce)
         await hands.record(command.tag, _finished(command, request.nonce, failed), position)
         raise
     await hands.record(command.tag, _finished(command, request.nonce, result), position)
-    await asyncio.to_thread(_keep_artifacts, folder, outdir)
+    await asyncio.to_thread(keep_artifacts, folder, outdir)
 
 
 async def _trained(
@@ -44,6 +48,7 @@ async def _trained(
 ) -> Result:
     active = hands.active(run)
     assert active is not None  # its intent was written for the active run
+    seal = await _seal(hands, command, run, active.settings) if sealing.is_sealed(active.settings) else None
     await _fresh_checkout(hands, command.commit, folder, outdir)
     spec = TrainingSpec(
         command=request.command,
@@ -56,8 +61,9 @@ async def _trained(
         timeout_s=request.timeout_s,
         seed=request.seed,
         scoring=scoring_of(active.settings),
-        env=views.environment_of(os.environ),
-        view=views.of_experiment(active.settings, hands.around.home, folder, os.environ),
+        env=views.environment_of(hands.around.environ, folder),
+        view=views.of_experiment(active.settings, hands.around.home, folder, hands.around.environ),
+        seal=seal,
     )
     try:
         training = await hands.around.executor.start(spec, command.slot)
@@ -78,13 +84,29 @@ async def _trained(
     )
     try:
         await hands.record(command.tag, started, position)
-        return await training.wait()
+        return _of_its_own(await training.wait(), folder)
     except asyncio.CancelledError:
         await training.stop()
         return await training.wait()
     finally:
         hands.free_since[command.slot] = hands.around.monotonic()
         del hands.trainings[key]
+
+
+def _of_its_own(result: Result, folder: Path) -> Result:
+    """A training from under which somebody removed the folder did not fail by itself: it is lost, and done again."""
+    if result.outcome in ("scored", "stopped") or folder.is_dir():
+        return result
+    return replace(result, outcome="lost", score=None, why="its work folder was removed while it ran")
+
+
+async def _seal(hands: Hands, command: c.Train, run: Run, settings: st.Settings) -> Seal:
+    """What the training is handed. Its scorer is waited for: it starts beside no training that it would slow down."""
+    home = hands.around.home
+    await asyncio.to_thread(sealing.forget_models, home, run)
+    await (await hands.scorer(run)).ready()
+    handed = home.handed_dir(command.tag, command.experiment, command.attempt, command.trial)
+    return sealing.seal_of(sealing.cache_of_run(run, hands.around.environ), handed, settings)
 
 
 async def close_training(hands: Hands, command: c.CloseTraining) -> None:
@@ -95,10 +117,15 @@ async def close_training(hands: Hands, command: c.CloseTraining) -> None:
         why = "the loop or the machine ended while it trained"
         result = Result(outcome="lost", seconds=0.0, why=why, nonce=command.nonce)
     await hands.record(command.tag, _finished(command, command.nonce, result), command.cause)
-    await asyncio.to_thread(_keep_artifacts, folder, outdir)
+    await asyncio.to_thread(keep_artifacts, folder, outdir)
 
 
 async def score(hands: Hands, command: c.Score, run: Run, position: int) -> None:
+    active = hands.active(run)
+    assert active is not None  # its intent was written for the active run
+    if sealing.is_sealed(active.settings):
+        await _score_sealed(hands, command, run, active.settings, position)
+        return
     trial = run.experiments[command.experiment].trials[command.trial]
     finished = trial.finished
     score = finished.score if finished is not None else None
@@ -111,6 +138,38 @@ async def score(hands: Hands, command: c.Score, run: Run, position: int) -> None
         claim=score,
         why="" if score is not None else "the training ended well but gave no score",
     )
+    await hands.record(command.tag, data, position)
+
+
+async def _score_sealed(hands: Hands, command: c.Score, run: Run, settings: st.Settings, position: int) -> None:
+    home = hands.around.home
+    place = (command.tag, command.experiment, command.attempt, command.trial)
+    folder, log = home.handed_dir(*place), home.run_dir(*place) / LOG_NAME
+    trial = run.experiments[command.experiment].trials[command.trial]
+    began = hands.around.monotonic()
+    request = Request(
+        folder=str(folder),
+        seed=trial.seed,
+        probe=command.checks,
+        report=command.checks,
+        second_opinion=command.checks,
+    )
+    data = e.ScoringFinished(
+        experiment=command.experiment,
+        attempt=command.attempt,
+        trial=command.trial,
+        outcome="lost",
+        why="the model that was handed over is gone, so it is trained again",
+    )
+    try:
+        if await asyncio.to_thread(folder.is_dir):
+            answer = await (await hands.scorer(run)).score(request)
+            data = sealing.finished_of(data, answer, hands.around.monotonic() - began)
+            if data.score is not None:
+                facts = await asyncio.to_thread(read_facts, folder)
+                await asyncio.to_thread(write_block, log, settings.objective.name, data.score, facts)
+    except asyncio.CancelledError:
+        data = msgspec.structs.replace(data, outcome="stopped", why="")
     await hands.record(command.tag, data, position)
 
 
@@ -128,8 +187,8 @@ async def guard(hands: Hands, command: c.RunGuard, run: Run, position: int) -> N
             workdir=folder,
             mark=hands.mark(command.tag, command.experiment, request.nonce),
             timeout_s=request.timeout_s,
-            env=views.environment_of(os.environ),
-            view=views.of_experiment(active.settings, home, folder, os.environ),
+            env=views.environment_of(hands.around.environ, folder),
+            view=views.of_experiment(active.settings, home, folder, hands.around.environ),
         )
         ended = await run_command(spec)
         data = e.GuardFinished(
@@ -166,8 +225,6 @@ def scoring_of(settings: st.Settings) -> Scoring:
     objective = settings.objective
     if objective.direction == "pass":
         return Scoring(kind="pass", name=objective.name)
-    if objective.score == "sealed":
-        raise ValueError("sealed scoring has no place in the output: a run with it is refused at its start")
     return Scoring(kind=objective.score, name=objective.name, file=objective.score_file, key=objective.score_key)
 
 
@@ -185,12 +242,5 @@ def _finished(command: c.Train | c.CloseTraining, nonce: str, result: Result) ->
         exit_code=result.exit_code,
         why=result.why,
         tail=result.tail,
+        trained_s=round(result.trained_s, 3) if result.trained_s is not None else None,
     )
-
-
-def _keep_artifacts(folder: Path, outdir: Path) -> None:
-    """Move what the training left under `artifacts/` beside its log and remove the work folder."""
-    artifacts = folder / "artifacts"
-    if artifacts.is_dir() and not artifacts.is_symlink() and outdir.is_dir():
-        shutil.move(artifacts, outdir / "artifacts")
-    shutil.rmtree(folder, ignore_errors=True)

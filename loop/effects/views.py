@@ -12,11 +12,11 @@ from pathlib import Path
 
 from eventstore import settings as st
 from eventstore.home import Home
+from trainer.sandbox.find import graphics_devices, graphics_files
 from trainer.sandbox.plan import Limits, View
 
 CACHE_VARIABLE = "NIGHTSHIFT_CACHE"
-HELD_OUT = ("*/select", "*/report", "climbmix")
-"""What of the cache a training must not see whose score is sealed: the scored rows, and the texts they come from."""
+HELD_OUT = ("*/train", "*/select", "*/report", "climbmix")
 
 
 def cache_of(environ: Mapping[str, str]) -> Path:
@@ -34,9 +34,7 @@ def of_experiment(settings: st.Settings, home: Home, folder: Path, environ: Mapp
     """
     sandbox = settings.sandbox
     cache = cache_of(environ)
-    hidden = [home.root, home.state]
-    if settings.objective.score == "sealed":
-        hidden += [path for pattern in HELD_OUT for path in cache.glob(pattern)]
+    hidden = [home.root, home.state, *held_out(settings, environ)]
     return View(
         mode=sandbox.mode,
         read=(cache, *_paths(sandbox.read, home)),
@@ -45,6 +43,16 @@ def of_experiment(settings: st.Settings, home: Home, folder: Path, environ: Mapp
         network=sandbox.network,
         limits=_limits(sandbox),
     )
+
+
+def held_out(settings: st.Settings, environ: Mapping[str, str]) -> list[Path]:
+    """
+    What of the cache a training must not see, with a sealed score: the scored rows, the texts they come from, and what
+    is trained on, which it is handed when its clock starts.
+    """
+    if settings.objective.score != "sealed":
+        return []
+    return [path for pattern in HELD_OUT for path in cache_of(environ).glob(pattern)]
 
 
 def of_agent(settings: st.Settings, home: Home) -> View | None:
@@ -62,9 +70,26 @@ def of_agent(settings: st.Settings, home: Home) -> View | None:
     )
 
 
-def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that a confined child needs because its home is another one."""
-    return {CACHE_VARIABLE: str(cache_of(environ))}
+def of_evaluator(settings: st.Settings, cache: Path, harness: Path, handed: Path) -> View:
+    """What the evaluator may see: its harness, the scored rows of a corpus, and what was handed over."""
+    rows = [cache / name for name in ("manifest.json", "tokenizer.json", "select", "report")]
+    rows.append(harness / "prepare.py")
+    devices = graphics_devices(None)
+    files = graphics_files() if devices else ()
+    limits = _limits(settings.sandbox)
+    return View(mode=settings.sandbox.mode, read=(handed, *rows, *files), devices=devices, limits=limits)
+
+
+def environment_of(environ: Mapping[str, str], folder: Path | None = None) -> dict[str, str]:
+    """
+    Variables that a confined child needs because its home is another one, and the cache read-only.
+
+    What it compiles lies in its own *folder*: from a shared one it would run in the experiments after it.
+    """
+    found = {CACHE_VARIABLE: str(cache_of(environ))}
+    if folder is not None:
+        found |= dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), str(folder / ".compiled"))
+    return found
 
 
 def _limits(sandbox: st.Sandbox) -> Limits:

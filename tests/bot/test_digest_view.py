@@ -139,7 +139,7 @@ def test_tampering_is_in_the_head_always(night: Night) -> None:
     for number in range(1, 10):
         night.crash("nov21", number, "tampered", why="prepare.py was changed")
     found = said(checked(messages(night)).head)
-    assert "9 experiments touched the harness and did not count" in found
+    assert "9 experiments tampered with the harness or the score and did not count" in found
     assert "and 6 more: `nightshift digest --last nov21`" in found
 
 

@@ -218,7 +218,7 @@ def test_tampering_is_always_told_also_where_it_was_repaired(night: Night) -> No
         (2, "two metric blocks"),
     ]
     assert found.tampered_count == 2 and found.counts.repaired == 1
-    assert words.tampered(found) == "2 experiments touched the harness and did not count"
+    assert words.tampered(found) == "2 experiments tampered with the harness or the score and did not count"
 
 
 def test_refused_answers_and_failed_asks_are_counted_apart_by_class(night: Night) -> None:

@@ -78,7 +78,7 @@ def brief(command: c.Command) -> str:
         case c.CloseTraining(experiment=n, attempt=attempt, trial=trial):
             return f"close training {n}.{attempt}.{trial}"
         case c.Score(experiment=n, attempt=attempt, trial=trial, request=request):
-            return f"score {n}.{attempt}.{trial}" + (" again" if request else "")
+            return f"score {n}.{attempt}.{trial}" + " with checks" * command.checks + (" again" if request else "")
         case c.RunGuard(experiment=n, attempt=attempt, request=request):
             return f"guard {n}.{attempt}" + (" again" if request else "")
         case c.MoveBranch(experiment=n, why=why):
@@ -264,22 +264,34 @@ class Story:
         """Its training ended well and its score came."""
         return self.scoring(n).score_came(n, score)
 
-    def scoring(self, n: int) -> Story:
+    def scoring(self, n: int, *, checks: bool = False) -> Story:
         experiment = self.run.experiments[n]
         trial = experiment.last
         assert trial is not None
-        data = e.ScoringRequested(experiment=n, attempt=experiment.attempt, trial=trial.trial, evaluator="in-place/1")
+        data = e.ScoringRequested(
+            experiment=n, attempt=experiment.attempt, trial=trial.trial, evaluator="in-place/1", checks=checks
+        )
         return self.tell(data)
 
-    def score_came(self, n: int, score: float) -> Story:
+    def score_came(self, n: int, score: float | None, outcome: e.Outcome = "scored", *, checks: bool = False) -> Story:
         experiment = self.run.experiments[n]
         trial = experiment.last
         assert trial is not None
         return self.tell(
             e.ScoringFinished(
-                experiment=n, attempt=experiment.attempt, trial=trial.trial, outcome="scored", score=score
+                experiment=n,
+                attempt=experiment.attempt,
+                trial=trial.trial,
+                outcome=outcome,
+                score=score,
+                why="" if outcome == "scored" else "it is so",
+                checks=e.Checks(rows=9) if checks else None,
             )
         )
+
+    def checked(self, n: int, score: float | None, outcome: e.Outcome = "scored") -> Story:
+        """It was scored again, with all checks."""
+        return self.scoring(n, checks=True).score_came(n, score, outcome, checks=True)
 
     def trained(self, n: int, score: float, slot: int = 0, trial: int = 0, memory_mb: float | None = None) -> Story:
         """Trained and scored."""
@@ -375,6 +387,7 @@ class Fate:
         failures: By (experiment, ask): the class of the failed proposal.
         misfits: By (experiment, attempt): "conflict" or "refused".
         outcomes: By (experiment, attempt): how each training of it ends.
+        scorings: By experiment, and whether checks were asked for: what a sealed scoring comes to.
         scores: By experiment; the baseline's is 1.0.
         guards: By experiment: the guard's result.
     """
@@ -382,6 +395,7 @@ class Fate:
     failures: dict[tuple[int, int], str] = field(default_factory=dict)
     misfits: dict[tuple[int, int], str] = field(default_factory=dict)
     outcomes: dict[tuple[int, int], e.Outcome] = field(default_factory=dict)
+    scorings: dict[tuple[int, bool], e.Outcome] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
     guards: dict[int, str] = field(default_factory=dict)
     usd: float = 0.0
@@ -397,6 +411,9 @@ class Fate:
 
     def outcome(self, experiment: int, attempt: int, _trial: int) -> e.Outcome:
         return self.outcomes.get((experiment, attempt), "scored")
+
+    def scoring(self, experiment: int, _position: int, *, checks: bool) -> e.Outcome:
+        return self.scorings.get((experiment, checks), "scored")
 
     def score(self, experiment: int, _attempt: int, _trial: int) -> float:
         return self.scores.get(experiment, 1.0 - 0.01 * experiment)
@@ -444,6 +461,14 @@ class Dice(Fate):
             return "scored"
         roll = self.roll("training", experiment, attempt, trial)
         return "scored" if roll < 0.7 else "crash" if roll < 0.9 else "timeout"
+
+    def scoring(self, experiment: int, position: int, *, checks: bool) -> e.Outcome:
+        if experiment == 0 and self.baseline_works:
+            return "scored"
+        roll = self.roll("scoring", experiment, position)
+        if checks and roll < 0.1:
+            return "tampered"
+        return "lost" if roll < 0.13 else "refused_operator" if roll < 0.16 else "scored"
 
     def score(self, experiment: int, attempt: int, trial: int) -> float:
         return round(1.0 - 0.01 * experiment + 0.03 * self.roll("score", experiment, attempt, trial), 3)
@@ -588,7 +613,11 @@ class World(Story):
                 return training_requested(self.policy, n, attempt, trial, command.slot, command.commit, nonce)
             case c.Score(request=None):
                 return e.ScoringRequested(
-                    experiment=command.experiment, attempt=command.attempt, trial=command.trial, evaluator="in-place/1"
+                    experiment=command.experiment,
+                    attempt=command.attempt,
+                    trial=command.trial,
+                    evaluator="in-place/1",
+                    checks=command.checks,
                 )
             case c.RunGuard(request=None):
                 return e.GuardRequested(
@@ -616,8 +645,8 @@ class World(Story):
                 self._train(command, intent, position, cut_off)
             case c.CloseTraining() if not cut_off:
                 self._trained(command, command.nonce, self.results.get(command.nonce, "lost"), command.cause)
-            case c.Score() if not cut_off:
-                self._score(command, position)
+            case c.Score() if not cut_off or self.policy.scoring == "sealed":
+                self._score(command, position, cut_off)
             case c.RunGuard():
                 result: Any = "stopped" if cut_off else self.fate.guard(command.experiment, command.attempt)
                 data = e.GuardFinished(
@@ -728,10 +757,19 @@ class World(Story):
         )
         self.add(command.tag, finished, cause)
 
-    def _score(self, command: c.Score, position: int) -> None:
+    def _score(self, command: c.Score, position: int, cut_off: bool) -> None:
         n, attempt, trial = command.experiment, command.attempt, command.trial
-        score = self.fate.score(n, attempt, trial)
-        data = e.ScoringFinished(experiment=n, attempt=attempt, trial=trial, outcome="scored", score=score)
+        is_sealed = self.policy.scoring == "sealed"
+        outcome = self.fate.scoring(n, position, checks=command.checks) if is_sealed else "scored"
+        outcome = "stopped" if cut_off else outcome
+        data = e.ScoringFinished(
+            experiment=n,
+            attempt=attempt,
+            trial=trial,
+            outcome=outcome,
+            score=self.fate.score(n, attempt, trial) if outcome == "scored" else None,
+            checks=e.Checks(rows=9) if command.checks and outcome in ("scored", "tampered") else None,
+        )
         self.add(command.tag, data, position)
 
     def _move(self, command: c.MoveBranch) -> None:

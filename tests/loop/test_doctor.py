@@ -20,6 +20,8 @@ from eventstore.checks import Report, not_ok, note, ok, read_report, report, tex
 from eventstore.home import Home
 from eventstore.views import as_json
 from loop.doctor import examine, loop_checks
+from trainer.process import machine
+from trainer.sandbox.selftest import CASES
 
 ROOT = Path(__file__).parents[2]
 GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
@@ -57,6 +59,24 @@ async def test_a_good_workspace_is_all_good(workspace: Path) -> None:
     assert found.is_ok
     names = {check.what for check in found.checks}
     assert {"python", "settings", "git", "files", "disk", "log", "loop", "network cut"} <= names
+
+
+async def test_the_sandbox_is_tried_and_each_attempt_is_a_line(workspace: Path) -> None:
+    runs = workspace / ".nightshift" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "log").write_text("x")
+    found = await loop_checks(Home.at(workspace), {}, try_sandbox=True)
+    tried = {check.what: check for check in found.checks if check.what.startswith("sandbox: ")}
+    if machine().bwrap:
+        assert {check.outcome for check in tried.values()} == {"ok"}, tried
+    assert len(tried) == len(CASES) + 2 and {"sandbox: read the checkout", "sandbox: a fork bomb"} <= set(tried)
+
+
+async def test_a_sandbox_that_is_off_is_said_and_not_tried(workspace: Path) -> None:
+    (workspace / "nightshift.toml").write_text(SETTINGS + '[sandbox]\nmode = "off"\n')
+    found = await loop_checks(Home.at(workspace), {}, try_sandbox=True)
+    said = [check for check in found.checks if check.what.startswith("sandbox")]
+    assert [check.found for check in said] == ["none (sandbox.mode = 'off')"]
 
 
 async def test_what_is_not_committed_is_named(workspace: Path) -> None:

@@ -66,6 +66,8 @@ class Watch:
         self.results = Results()
         self.parents: dict[str, str] = {}
         self.answered: set[int] = set()
+        self.checked: set[tuple[str, int]] = set()
+        self.is_sealed = False
 
     def __call__(self, event: Event, state: State) -> None:
         data = event.data
@@ -102,6 +104,7 @@ class Watch:
                 assert attempt == self.attempts[at] + 1
                 self.attempts[at] = attempt
                 self.scored_at.pop(at, None)
+                self.checked.discard(at)
             case e.ExperimentCommitted(attempt=attempt):
                 assert attempt == self.attempts[at]
             case e.TrainingRequested():
@@ -116,7 +119,11 @@ class Watch:
             case e.ScoringFinished(outcome=outcome):
                 self._close("scoring", at)
                 if outcome == "scored":
-                    self.scored_at[at] = position
+                    self.scored_at.setdefault(at, position)
+                elif outcome != "stopped":
+                    self.scored_at.pop(at, None)
+                if data.checks is not None:
+                    self.checked.add(at)
             case e.GuardRequested():
                 self._open("guard", at, data)
             case e.GuardFinished():
@@ -135,6 +142,7 @@ class Watch:
         if scored_at is not None:
             waiting = [position for (run, _), position in self.scored_at.items() if run == at[0]]
             assert scored_at < min(waiting, default=position_after(scored_at)), "a verdict out of turn"
+        assert data.verdict != "keep" or not self.is_sealed or at in self.checked, "kept without having been checked"
         if data.verdict == "keep" and data.experiment > 0:
             self.pending[at[0]] = data.experiment
 
@@ -193,11 +201,13 @@ class Night:
             failures_max=rng.randint(2, 9),
             rebases_max=rng.randint(0, 3),
             guard=Guard(("pytest",), 60) if self.guarded else None,
+            scoring=rng.choice(("stdout", "sealed")),
             **(_remote(rng) if rng.random() < 0.5 else {}),
         )
         self.world.approval = rng.choice(("none", "none", "first", "all"))
         self.watch = Watch(self.world.policy.slots)
         self.watch.parents = self.world.parents
+        self.watch.is_sealed = self.world.policy.scoring == "sealed"
         self.world.on_event = self.watch
         self.meddled: set[str] = set()
 

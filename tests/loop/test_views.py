@@ -80,7 +80,7 @@ OWN = ALL[-1]
     ("tables", "names"),
     [
         ({}, ["cache/key/train/tokens.bin", "cache/key/select/tokens.bin", "cache/climbmix/shard.parquet", OWN]),
-        ({"objective": {**SMALL["objective"], "score": "sealed"}}, ["cache/key/train/tokens.bin", OWN]),
+        ({"objective": {**SMALL["objective"], "score": "sealed"}}, [OWN]),
         ({"sandbox": {"read": ["../data"]}}, [*ALL[3:6], "data/rows.csv", OWN]),
         ({"sandbox": {"read": [".."]}}, [*ALL[3:6], "data/rows.csv", OWN]),  # never the checkout and the state
         ({"sandbox": {"mode": "off"}}, ALL),  # the control

@@ -66,7 +66,7 @@ def hand_over(
         _write(folder / REFUSED_NAME, json.dumps({"why": refused.why}).encode())
         raise
     _write(folder / WEIGHTS_NAME, safetensors.torch.save(weights))
-    _write(folder / FACTS_NAME, json.dumps(dict(facts or {}), sort_keys=True).encode())
+    _write(folder / FACTS_NAME, json.dumps(dict(facts or {})).encode())
     _write(folder / GRAPH_NAME, graphs.dump(graph))
 
 

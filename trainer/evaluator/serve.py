@@ -14,6 +14,7 @@ forks alone.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import resource
 import sys
@@ -61,11 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="trainer.evaluator", description=str(__doc__).splitlines()[0])
     parser.add_argument("--harness", type=Path, required=True, help="the folder of prepare.py, from the run's base")
     parser.add_argument("--cache", type=Path, required=True, help="the prepared corpus: the folder of manifest.json")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, or auto: cuda where there is one")
     parser.add_argument("--workers", type=int, default=0, help="processes that score (default: one a core; 1 on a GPU)")
     parser.add_argument("--timeout-s", type=float, default=120.0, help="for one request")
     parser.add_argument("--memory-mb", type=int, default=4096, help="for one request")
     asked = parser.parse_args(arguments)
+    if asked.device == "auto":
+        asked.device = "cuda" if has_cuda() else "cpu"
     workers = 1 if asked.device != "cpu" else asked.workers or len(os.sched_getaffinity(0))
     limits = Limits(asked.timeout_s, asked.memory_mb * 2**20, workers)
     torch.set_num_threads(1)
@@ -77,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"evaluator: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the one who starts it reads this
         return 1
     warm_up()
+    if harness.trusted:
+        importlib.import_module("torch._dynamo")  # 1 s that the first call of a custom operator takes, in every fork
     took = time.perf_counter() - began
     rows = (len(harness.select), len(harness.report), harness.rows_sha256())
     answers.write(protocol.encode(Ready(protocol.VERSION, *rows, asked.device, workers, round(took, 3))))
@@ -141,6 +146,12 @@ def _set_limits(device: str, limits: Limits) -> None:
 def _address_space_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
+
+
+def has_cuda() -> bool:
+    """Whether there is a device for CUDA. Asked of the driver's management library: CUDA must not begin here."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    return torch.cuda.is_available()
 
 
 def warm_up() -> None:

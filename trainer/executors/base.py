@@ -61,4 +61,5 @@ class Executor(Protocol):
             NoFreeSlot: If there is no such slot, or a training has it.
             CannotStart: If the command, its folder or the score file is not usable; nothing has run.
             OutputUnwritable: If the log cannot be made; nothing has run.
+            DataUnusable: If what is to be handed in cannot be read or is not what it was; nothing has run.
         """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trainer.errors import NoFreeSlot
+from trainer.gate import Data
 from trainer.process import Running, start_training
 from trainer.sandbox.find import graphics_devices, graphics_files, graphics_name
 from trainer.spec import Result, TrainingSpec
@@ -29,6 +31,7 @@ class LocalExecutor:
         self._devices = tuple(devices)
         self._environ = environ
         self._taken: set[int] = set()
+        self._data = Data()
 
     def capacity(self) -> int:
         return len(self._devices)
@@ -50,7 +53,12 @@ class LocalExecutor:
         if spec.view is not None and (devices := graphics_devices(number)):
             read = (*spec.view.read, *graphics_files())
             spec = replace(spec, view=replace(spec.view, devices=devices, read=read))
-        training = start_training(spec, device=device, environ=self._environ)
         self._taken.add(slot)
+        try:
+            data = await asyncio.to_thread(self._data.hold, spec.seal.data) if spec.seal is not None else []
+            training = start_training(spec, device=device, environ=self._environ, data=data)
+        except BaseException:
+            self._taken.discard(slot)
+            raise
         training.when_done(lambda: self._taken.discard(slot))
         return training

@@ -297,7 +297,8 @@ async def _tried(cases: Mapping[str, Case], view: View, world: Outside, here: Ma
         through, got = found.get(name, (False, _end_of(ended)))
         if case.arrived is not None:
             through = await asyncio.to_thread(case.arrived, world)
-        rows[name] = Row(case.what, not through, got if not through or case.arrived is None else "came through")
+            got = "came through" if through else f"{got}; outside there is nothing of it"
+        rows[name] = Row(case.what, not through, got)
     return rows
 
 

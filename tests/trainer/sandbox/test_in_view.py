@@ -19,7 +19,7 @@ import pytest
 
 from trainer.errors import CannotStart
 from trainer.marks import find_marked, kill_marked
-from trainer.process import machine, run_command, start_command, start_training
+from trainer.process import machine, run_command, spawn_service, start_command, start_training
 from trainer.sandbox.plan import Limits, Machine, View
 from trainer.spec import CommandSpec, Scoring, TrainingSpec
 
@@ -345,3 +345,26 @@ async def test_what_must_not_have_a_network_is_not_started_with_one(here: Machin
     here_it_can = machine().network_problem == ""
     if here_it_can:
         assert (await run_command(command("print(1)", view=View(), network=False), here=less)).tail == "1"
+
+
+# ---------------------------------------------------------------- programs of ours that are confined too
+
+
+def test_a_service_can_be_confined_and_spoken_to(here: Machine, work: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    code = (
+        f"import os; print(input(), os.path.exists('{tmp_path}/secret'), os.path.exists('{work}'), flush=True); input()"
+    )
+    reads, writes = os.pipe()
+    env = {"PATH": os.environ["PATH"]}
+    with spawn_service(
+        (sys.executable, "-c", code), work, env, writes, view=View(mode="required"), stdin=subprocess.PIPE
+    ) as service:
+        os.close(writes)
+        assert service.stdin is not None
+        service.stdin.write(b"hello\n")
+        service.stdin.flush()
+        with os.fdopen(reads, "rb") as output:
+            assert output.readline() == b"hello False True\n"
+            service.terminate()
+            assert output.read() == b""  # nothing of it has the pipe any more

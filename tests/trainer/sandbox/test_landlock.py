@@ -24,7 +24,8 @@ given = json.loads(sys.argv[1])
 read, write = (tuple(map(Path, given[name])) for name in ("read", "write"))
 ruleset = landlock.make(Rules(files=given["files"], tcp=given["tcp"], read=read, write=write), landlock.version()[0])
 program = (sys.executable, "-I", "-S", "-c", given["code"])
-ended = subprocess.run(program, preexec_fn=landlock.enter(ruleset, alone=given["alone"]), text=True, capture_output=True)
+enter = landlock.enter(ruleset, alone=given["alone"])
+ended = subprocess.run(program, preexec_fn=enter, text=True, capture_output=True)
 print(ended.stdout + ended.stderr.strip().rpartition("\\n")[2])
 """
 PYTHON = (
