@@ -252,7 +252,7 @@ class Life:
                 alive = tasks.create_task(self.keep_alive())
                 for self.step, step in enumerate(STORY):
                     if step.later:
-                        (self.folder / "ahead").write_text(str(step.later.total_seconds()))
+                        replace_file(self.folder / "ahead", str(step.later.total_seconds()).encode())
                     if step.happens is None:
                         await self.ask_for_results()
                     else:
