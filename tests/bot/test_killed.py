@@ -26,6 +26,7 @@ from bot.sandbox.model import Posted
 from bot.sandbox.server import Sandbox
 from eventstore import events as e
 from eventstore.envelope import Event, NewEvent, format_at
+from eventstore.files import replace_file
 from eventstore.requests import text_hash
 from eventstore.store import Store
 from tests.bot.killed_driver import moved, named
