@@ -274,7 +274,7 @@ def restore(home: Home, backup: Path, stamp: str) -> Restored:
             is left alone, and a number put behind the name.
 
     Raises:
-        LoopHeld: If a loop serves the workspace.
+        Held: If a loop serves the workspace.
         LogUnavailable: If another process has the log open, or the disk is full.
         NotALog, LogTooNew, LogCorrupt: If the backup is no log that holds.
     """

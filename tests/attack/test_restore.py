@@ -15,7 +15,7 @@ import pytest
 
 from eventstore import events as e
 from eventstore.envelope import NewEvent
-from eventstore.errors import LogCorrupt, LogUnavailable, LoopHeld, NotALog
+from eventstore.errors import Held, LogCorrupt, LogUnavailable, NotALog
 from eventstore.home import Home
 from eventstore.maintenance import backup, verify
 from eventstore.projections.results import Results
@@ -241,7 +241,7 @@ def test_a_second_restore_of_the_same_second_keeps_what_the_first_set_aside(home
 @pytest.fixture
 def untouched(home: Home, ahead: Path) -> Iterator[None]:
     def files() -> dict[Path, bytes]:
-        there = (path for path in sorted(home.root.rglob("*")) if path.is_file() and path != home.lock_path)
+        there = (path for path in sorted(home.root.rglob("*")) if path.is_file() and path != home.lock_path())
         return {path: path.read_bytes() for path in there if not path.name.endswith(("-shm", "-wal"))}
 
     before = files()
@@ -281,7 +281,7 @@ def test_a_restore_beside_a_loop_or_another_process_is_refused(home: Home, ahead
         "with (home.hold() if sys.argv[2] == 'loop' else Store.open(home.log_path)):\n"
         "    print('ready', flush=True); sys.stdin.readline()\n"
     )
-    for who, error in (("loop", LoopHeld), ("reader", LogUnavailable)):
+    for who, error in (("loop", Held), ("reader", LogUnavailable)):
         command = (sys.executable, "-c", source, str(home.root), who)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None and other.stdout.readline() == "ready\n"
