@@ -19,7 +19,7 @@ from pathlib import Path
 
 from table import ROOT, Row, as_table, machine
 
-ALL = ("commands", "append", "follow", "gap", "idle", "prompt", "memory", "replay")
+ALL = ("commands", "append", "follow", "gap", "idle", "ack", "prompt", "memory", "replay")
 ON_REQUEST = ("prepare",)
 """Takes minutes by itself and needs pyarrow: only with `--only prepare`."""
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -250,6 +250,7 @@ class Approval:
     Attributes:
         answer: `approved` or `rejected`, *by* and *why*; empty while nobody has answered.
         ts: Of the message; empty until it is posted.
+        may_repeat: It may stand twice.
     """
 
     item: Item
@@ -257,6 +258,7 @@ class Approval:
     by: str = ""
     why: str = ""
     ts: str = ""
+    may_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,7 @@ class Thread:
     Attributes:
         position, at, by: Of its `run.requested`.
         channel, ts: Of the parent; empty until it was requested and made.
+        may_repeat: The parent may stand twice.
         parent_at: The position of the parent's `post.requested`; 0 until then.
         changed_at, changed_on: The position of the newest event of the run, and when that happened.
         over_at: The position at which the run was over; 0 until then.
@@ -294,6 +297,7 @@ class Thread:
     by: str
     channel: str = ""
     ts: str = ""
+    may_repeat: bool = False
     parent_at: int = 0
     changed_at: int = 0
     changed_on: str = ""
@@ -778,11 +782,11 @@ def _post_made(board: Board, data: e.PostMade, event: Event) -> None:
         return
     thread, _ = found
     if kind == "parent":
-        thread.ts, thread.channel = data.ts, data.channel
+        thread.ts, thread.channel, thread.may_repeat = data.ts, data.channel, data.may_repeat
     elif kind == "approval":
         for approval in thread.approvals.values():
             if approval.item.key == data.key:
-                approval.ts = data.ts
+                approval.ts, approval.may_repeat = data.ts, data.may_repeat
 
 
 def _post_failed(board: Board, data: e.PostFailed, _event: Event) -> None:

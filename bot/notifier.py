@@ -52,10 +52,17 @@ _BROKEN = (SlackRequestError, ClientError, OSError, TimeoutError, AttributeError
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The message stands as *ts*. *left_out* is its picture if that could not be put into it."""
+    """
+    The message stands as *ts*.
+
+    Attributes:
+        left_out: Its picture if that could not be put into it.
+        may_repeat: It may stand twice, and says so.
+    """
 
     ts: str
     left_out: Picture | None = None
+    may_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,7 @@ class Notifier:
             answer = await self._call(
                 "chat.postMessage", sending.channel, lambda: self._send(sending, ready, is_marked)
             )
-            return Made(str(answer.get("ts", "")), sending.picture if ready.picture is None else None)
+            return Made(str(answer.get("ts", "")), sending.picture if ready.picture is None else None, is_marked)
         except _Failed as failed:
             return failed.fault
 

@@ -166,6 +166,11 @@ def _without_values(part: Any) -> Any:
     return [_without_values(value) for value in part] if isinstance(part, list | tuple) else part
 
 
+def _kept(message: Message | None, may_repeat: bool) -> Message | None:
+    """An edit still says what the message said of itself."""
+    return views.may_repeat(message) if message is not None and may_repeat else message
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """One look at the board."""
@@ -280,11 +285,12 @@ class _Look:
             if not thread.ts or self._is_lost(thread):
                 continue
             if self._may_have_changed(thread):
-                yield from self._edit(thread.key, "parent", thread, thread.ts, self._parent_message(thread))
+                message = self._parent_message(thread)
+                yield from self._edit(thread.key, "parent", thread, thread.ts, _kept(message, thread.may_repeat))
             for asked in thread.approvals.values():
                 if asked.ts:
-                    message = views.approval(self.board.state, thread.tag, asked)
-                    yield from self._edit(asked.item.key, "approval", thread, asked.ts, message)
+                    shown = _kept(views.approval(self.board.state, thread.tag, asked), asked.may_repeat)
+                    yield from self._edit(asked.item.key, "approval", thread, asked.ts, shown)
 
     def _may_have_changed(self, thread: Thread) -> bool:
         newest = self.board.state.newest

@@ -252,7 +252,7 @@ class Poster:
             await self._append(due, e.PostFailed(key=due.key, why=why))
             return None
         self._note_shown(due, message)
-        await self._append(due, e.PostMade(key=due.key, channel=due.channel, ts=came.ts))
+        await self._append(due, e.PostMade(key=due.key, channel=due.channel, ts=came.ts, may_repeat=came.may_repeat))
         if came.left_out is not None:
             picture, thread_ts = came.left_out, due.thread_ts or came.ts
             shared = await self._notifier.share(
@@ -310,20 +310,31 @@ class Poster:
         if claimed is None:
             return
         ts = await self._send(claimed, head)
-        for number, message in enumerate(replies, 1):
-            key = f"{due.key}/{number}"
-            if key in self._board.open:
-                reply = replace(claimed, key=key, kind="digest_reply", thread_ts=ts or "")
-                await self._send(reply, message if ts is not None else None)
+        replies = replies if ts is not None else ()
+        await self._replies(replace(claimed, what="post", kind="digest_reply", thread_ts=ts or ""), due.key, replies)
 
     async def _digest_reply(self, due: Due) -> None:
-        """Post a reply that a bot requested which died after the digest itself was posted."""
-        head, _, number = due.key.rpartition("/")
+        """Post the replies that a bot requested which died after the digest itself was posted."""
+        head, _, _number = due.key.rpartition("/")
         above = self._board.digests.get(due.channel)
         _, replies = await self._drawn(due, head)
-        is_there = above is not None and above.key == head and number.isdigit() and int(number) <= len(replies)
-        message = replies[int(number) - 1] if is_there else None
-        await self._send(replace(due, thread_ts=above.ts if above is not None else ""), message)
+        if above is None or above.key != head:
+            replies = ()
+        await self._replies(replace(due, thread_ts=above.ts if above is not None else ""), head, replies)
+
+    async def _replies(self, due: Due, head: str, replies: Sequence[Message]) -> None:
+        """
+        Post those replies of the digest *head* that are open, in their order.
+
+        *due* tells whether the first of them may stand already. The others do not: each was to be sent only after what
+        came of the one before was in the log.
+        """
+        keys = [key for key in self._board.open if key.rpartition("/")[0] == head]
+        for key in sorted(keys, key=lambda key: int(key.rpartition("/")[2])):
+            number = int(key.rpartition("/")[2])
+            message = replies[number - 1] if number <= len(replies) else None
+            await self._send(replace(due, key=key), message)
+            due = replace(due, what="post")
 
     async def _drawn(self, due: Due, key: str) -> tuple[Message, Sequence[Message]]:
         window = {"from_position": due.from_position, "to_position": due.to_position}

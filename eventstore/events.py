@@ -712,12 +712,13 @@ class PostRequested(Data, frozen=True):
 
 
 class PostMade(Data, frozen=True):
-    """The post stands; ts is the vendor's id of the message."""
+    """The post stands; ts is the vendor's id of the message. may_repeat: it may stand twice, and says so."""
 
     TYPE: ClassVar[str] = "post.made"
     key: str
     channel: str
     ts: str
+    may_repeat: bool = False
 
 
 class PostFailed(Data, frozen=True):

@@ -262,7 +262,7 @@ def _scored(card: VerdictCard) -> str:
 def _facts(card: VerdictCard) -> str:
     words = [f"{card.lines:+d} lines"] if card.experiment and card.verdict != "abandoned" else []
     if card.seconds:
-        words.append(f"trained for {duration(card.seconds)}")
+        words.append(f"took {duration(card.seconds)}")
     if card.trials > 1:
         words.append(f"{card.trials} trainings")
     if card.repairs:

@@ -26,6 +26,7 @@ from bot.sandbox.model import Posted
 from bot.sandbox.server import Sandbox
 from eventstore import events as e
 from eventstore.envelope import Event, NewEvent, format_at
+from eventstore.files import replace_file
 from eventstore.requests import text_hash
 from eventstore.store import Store
 from tests.bot.killed_driver import moved, named
@@ -252,7 +253,7 @@ class Life:
                 alive = tasks.create_task(self.keep_alive())
                 for self.step, step in enumerate(STORY):
                     if step.later:
-                        (self.folder / "ahead").write_text(str(step.later.total_seconds()))
+                        replace_file(self.folder / "ahead", str(step.later.total_seconds()).encode())
                     if step.happens is None:
                         await self.ask_for_results()
                     else:

@@ -410,6 +410,15 @@ class TestKilled:
             assert len(marked) == (0 if moment == "appended" else 1)
             assert len(doubled) == (1 if moment in ("read", "replied") else 0)
 
+    async def test_a_parent_that_may_repeat_says_so_after_each_edit(self) -> None:
+        async with a_slack(SCOPES | FILES) as slack:
+            night = await killed_night(slack, "replied", 1)
+            clock_of(slack).advance(60)
+            await Bot(slack, night).live()
+            first, second = (one for one in slack.messages("C1") if keys_of(one) == "run/nov21@1")
+            assert "may repeat" not in shown(first.blocks)
+            assert second.edits and "may repeat" in shown(second.blocks)
+
     async def test_a_reply_is_not_made_below_another_parent(self, slack: Sandbox) -> None:
         await killed_night(slack, "read", 6)
         (parent,) = [one for one in slack.messages("C1") if one.metadata and "/" not in keys_of(one)[4:]]
@@ -480,6 +489,18 @@ class TestDigests:
         assert set(found.values()) == {1}
         head = next(one for one in slack.messages("C1") if keys_of(one) == "digest/C1/2026-11-22")
         assert len(slack.thread("C1", head.ts)) == 2
+
+    @pytest.mark.parametrize(("nth", "part"), [(2, ""), (3, "/1"), (4, "/2")])
+    async def test_without_the_scope_to_look_only_the_part_in_hand_may_repeat(self, nth: int, part: str) -> None:
+        async with a_slack(SCOPES | FILES) as slack:
+            night = self.at_eight(slack)
+            bot = Bot(slack, night, rules=self.RULES)
+            Killer(bot, "replied", nth)
+            with contextlib.suppress(Died):
+                await bot.live()
+            await Bot(slack, night, rules=self.RULES).live()
+            marked = [keys_of(one) for one in everything(slack) if "may repeat" in shown(one.blocks)]
+            assert marked == [f"digest/C1/2026-11-22{part}"]
 
     async def test_one_that_cannot_be_drawn_silences_nothing_else(self, slack: Sandbox) -> None:
         night = self.at_eight(slack)

@@ -56,7 +56,7 @@ def test_every_constant_of_a_profile_is_in_its_file_and_keeps_its_type(make: Mak
 @pytest.mark.parametrize("profile", NAMES)
 def test_the_settings_are_valid_and_agree_with_the_harness(make: Maker, profile: str) -> None:
     read = settings.parse(profiles.PROFILES[profile].settings)
-    assert read.objective.score == "stdout"
+    assert read.objective.score == "sealed"
     assert (read.objective.name, read.objective.direction) == ("val_bpb", "minimize")
     assert read.experiment.budget_s == constants(files(make, profile)["prepare.py"])["TIME_BUDGET_S"]
     assert read.experiment.timeout_s >= 1.5 * read.experiment.budget_s

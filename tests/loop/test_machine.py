@@ -1410,6 +1410,102 @@ def test_all_trials_decide(tell: Tell, running: str, expected: list[str], new_st
     assert then(tell(story), running) == expected
 
 
+# ---------------------------------------------------------------- sealed scoring
+
+
+def handed_over(story: Any, n: int) -> Any:
+    return story.training(n).trained_as(n, "scored")
+
+
+@table(
+    ("handed over", lambda s: handed_over(s, 1), "", ["score 1.0.0"]),
+    ("no gain", lambda s: handed_over(s, 1).scored(1, 1.1), "", ["1 is discard: worse by 0.1"]),
+    ("a gain", lambda s: handed_over(s, 1).scored(1, 0.9), "", ["score 1.0.0 with checks"]),
+    ("being checked", lambda s: handed_over(s, 1).scored(1, 0.9).scoring(1, checks=True), "score 1", []),
+    (
+        "orphaned checks",
+        lambda s: handed_over(s, 1).scored(1, 0.9).scoring(1, checks=True),
+        "",
+        ["score 1.0.0 with checks again"],
+    ),
+    (
+        "cut off, they are done again",
+        lambda s: handed_over(s, 1).scored(1, 0.9).scoring(1, checks=True).score_came(1, None, "stopped"),
+        "",
+        ["score 1.0.0 with checks"],
+    ),
+    ("an orphaned scoring", lambda s: handed_over(s, 1).scoring(1), "", ["score 1.0.0 again"]),
+    ("passed", lambda s: handed_over(s, 1).scored(1, 0.9).checked(1, 0.9), "", ["guard 1.0"]),
+    (
+        "looks ahead",
+        lambda s: handed_over(s, 1).scored(1, 0.9).checked(1, None, "tampered"),
+        "",
+        ["1 is crash: tampered: it is so"],
+    ),
+    (
+        "refused",
+        lambda s: handed_over(s, 1).scoring(1).score_came(1, None, "refused_operator"),
+        "",
+        ["1 is crash: refused_operator: it is so"],
+    ),
+    (
+        "what was handed over is gone",
+        lambda s: handed_over(s, 1).scoring(1).score_came(1, None, "lost"),
+        "",
+        ["train 1.0.0 on 0"],
+    ),
+    (
+        "gone twice",
+        lambda s: (
+            handed_over(handed_over(s, 1).scoring(1).score_came(1, None, "lost"), 1)
+            .scoring(1)
+            .score_came(1, None, "lost")
+        ),
+        "",
+        ["1 is abandoned: lost_twice"],
+    ),
+    (
+        "paused now, it is not checked",
+        lambda s: pause(handed_over(s, 1).scored(1, 0.9), "now"),
+        "",
+        ["paused: asked to pause"],
+    ),
+    (
+        "stopped now while it is checked",
+        lambda s: stop(handed_over(s, 1).scored(1, 0.9).scoring(1, checks=True), "now"),
+        "score 1",
+        ["cancel score 1"],
+    ),
+    (
+        "stopped now, its checks an orphan",
+        lambda s: stop(handed_over(s, 1).scored(1, 0.9).scoring(1, checks=True), "now"),
+        "",
+        ["scoring 1 stopped"],
+    ),
+)
+def test_a_sealed_score_is_checked_before_it_counts_as_a_gain(
+    tell: Tell, running: str, expected: list[str], new_story: Any, then: Then
+) -> None:
+    story = new_story(guard=GUARD, scoring="sealed").measured().proposed(1).prepared(1).proposed(2)
+    assert then(tell(story), running) == expected
+
+
+def test_a_sealed_baseline_is_checked_at_once(new_story: Any, then: Then) -> None:
+    story = handed_over(new_story(scoring="sealed").started().prepared(0).proposed(1), 0)
+    assert then(story) == ["score 0.0.0 with checks"]
+    assert then(story.checked(0, 1.0)) == ["0 is keep: baseline"]
+
+
+def test_one_that_waits_behind_a_check_keeps_its_turn(new_story: Any, then: Then) -> None:
+    story = new_story(scoring="sealed", slots=2).measured().proposed(1).proposed(2).prepared(1).prepared(2)
+    story.proposed(3).proposed(4)
+    handed_over(story, 1)
+    story.training(2, slot=1).trained_as(2, "scored").scored(1, 0.9).scored(2, 0.8).scoring(1, checks=True)
+    assert then(story, "score 1") == []
+    story.score_came(1, 0.9, checks=True)
+    assert then(story) == ["1 is keep: better by 0.1"]
+
+
 # ---------------------------------------------------------------- the guard
 
 

@@ -92,6 +92,7 @@ def differences(reference: Ended, found: Ended) -> list[str]:
     return out
 
 
+@pytest.mark.timeout(400)  # nine nights of real processes, on a machine that may be busy
 @pytest.mark.parametrize("offset", [0, 4, 8, 12])
 def test_a_loop_killed_after_some_appends_ends_in_the_same_state(workspace: Path, tmp_path: Path, offset: int) -> None:
     kill_everywhere(workspace, tmp_path, step=64, offset=offset)

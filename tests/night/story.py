@@ -205,8 +205,8 @@ def left_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-MAY_DIFFER = (".nightshift/tmp", ".nightshift/runs/stopped/0/0.0/")
-"""A scratch folder is made when it is needed; of a training that was stopped there is a result or there is none."""
+MAY_DIFFER = (".nightshift/tmp", ".nightshift/bells", ".nightshift/runs/stopped/0/0.0/")
+"""Folders that are made when they are needed; of a training that was stopped there is a result or there is none."""
 
 
 def left_processes(folder: Path) -> list[str]:
