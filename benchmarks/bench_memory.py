@@ -39,6 +39,8 @@ from loop.workspace import Workspace
 from trainer.executors.scripted import Answer, ScriptedExecutor, failed, scored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eventstore.envelope import Event
     from loop.proposers.base import Ask
     from trainer.executors.scripted import ScriptedTraining
@@ -141,7 +143,7 @@ class Marks:
         print(json.dumps(seen), flush=True)
 
 
-async def serve(root: Path, marks: list[int]) -> None:
+async def serve(root: Path, on_event: Callable[[Event], None]) -> None:
     home = Home(root)
     workspace = Workspace.open(root)
     with home.hold():
@@ -162,7 +164,7 @@ async def serve(root: Path, marks: list[int]) -> None:
                 read_at=read_at,
                 about={"host": platform.node(), "sandbox": "none", "versions": {}},
             )
-            shell = Shell(log, around, bell, "loop@bench", Marks(marks).on_event)
+            shell = Shell(log, around, bell, "loop@bench", on_event)
             await shell.serve(started_event(), until_idle=True)
 
 
@@ -181,6 +183,6 @@ def answer(spec: TrainingSpec) -> Answer:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [CHILD]:
-        asyncio.run(serve(Path(sys.argv[2]), [int(mark) for mark in sys.argv[3:]]))
+        asyncio.run(serve(Path(sys.argv[2]), Marks([int(mark) for mark in sys.argv[3:]]).on_event))
     else:
         run(__doc__, measure)

@@ -71,7 +71,7 @@ OUTRO = """\
 - **The corpus of the demo.** It is the standard library of the interpreter, whose files an experiment can read, the
   held-out ones too: it cannot do without its interpreter. Scores of the demo are for looking at. A corpus in a folder
   of its own is not shown.
-- **The grace.** Between the end of the budget and that of `experiment.grace_s` a model is exported, and from outside that
+- **The grace.** From the end of the budget to that of `experiment.grace_s` a model is exported, and from outside that
   looks as training does. prepare.py looks at its clock, but in the experiment's own process, where it can be patched:
   then the grace is training time too, as far as exporting leaves some. Set it as short as your export allows.
 - **Luck.** Of many honest experiments one is the best by chance. The harness sets the seeds, and each best score is

@@ -71,7 +71,7 @@ class Codec:
             if decoder is not None:
                 return decoder(text)
             return self._decode_other(type_, version, text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidEvent(f"{type_} version {version} does not decode ({error})") from error
 
     def _decode_other(self, type_: str, version: int, text: str) -> Data | UnknownEvent:

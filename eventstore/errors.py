@@ -38,6 +38,16 @@ class LogTooNew(EventstoreError):
         )
 
 
+class EventsTooNew(EventstoreError):
+    """The log has facts in a form of a newer version of Nightshift."""
+
+    def __init__(self, type_: str, found: int, known: int, position: int) -> None:
+        super().__init__(
+            f"this log has {type_} version {found} at position {position}, this Nightshift knows up to {known}: "
+            "install the newer Nightshift that wrote it"
+        )
+
+
 class LogCorrupt(EventstoreError):
     """A row was altered, removed or reordered. *position* is the first one that does not hold."""
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from eventstore.connection import connect, translated
 from eventstore.driver import sqlite3
 from eventstore.envelope import Event, Head
-from eventstore.errors import EventstoreError, LogCorrupt, LogUnavailable, NotALog
+from eventstore.errors import EventsTooNew, EventstoreError, LogCorrupt, LogUnavailable, NotALog
+from eventstore.events import CATALOGUE
 from eventstore.files import replace_file
 from eventstore.home import Home
 from eventstore.integrity import START, check_chain, check_witness, cut
@@ -216,6 +217,29 @@ def check_commits(path: Path, commits: Sequence[tuple[str, Head]]) -> None:
             _commits(conn, [(ref, head) for ref, head in commits if ref.split("/")[2] in ours])
     finally:
         conn.close()
+
+
+def check_versions(path: Path) -> None:
+    """
+    Look whether every event of a type that is known here is of a version that is known here.
+
+    A view passes over what it does not know; a loop that did would decide again what is decided there. Events of
+    unknown types do not disturb it: they are of a part of Nightshift that is newer than this one.
+
+    Raises:
+        EventsTooNew: Naming the first one.
+    """
+    conn = connect(path).conn
+    try:
+        with translated(path):
+            conn.execute("PRAGMA query_only = ON")
+            found = conn.execute("SELECT min(position), type, version FROM events GROUP BY type, version").fetchall()
+    finally:
+        conn.close()
+    for position, type_, version in sorted(found):
+        kind = CATALOGUE.get(type_)
+        if kind is not None and version > kind.VERSION:
+            raise EventsTooNew(type_, version, kind.VERSION, position)
 
 
 def _chain_at(conn: sqlite3.Connection, position: int) -> bytes | None:

@@ -54,9 +54,6 @@ class Store:
         self._bells = path.parent / "bells"
         self._witness = Witness(path)
         self._place = path.absolute()
-        self._file = _identity(self._place)
-        self._last = START
-        self._place = path.absolute()
         self._file: tuple[int, int] | None = None
         self._last = START
 

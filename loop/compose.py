@@ -24,7 +24,7 @@ from eventstore.envelope import Event
 from eventstore.follow import Bell
 from eventstore.home import Home
 from eventstore.maintenance import verify
-from eventstore.recovery import check_commits
+from eventstore.recovery import check_commits, check_versions
 from eventstore.worker import Worker
 from loop.effects import views
 from loop.effects.hands import Around, Means
@@ -98,8 +98,10 @@ def check_log(home: Home, workspace: Workspace) -> None:
 
     Raises:
         LogCorrupt, NotALog: If it is damaged, rewritten or an older one.
+        EventsTooNew: If a newer Nightshift wrote facts to it that this one cannot read.
     """
     verify(home.log_path)
+    check_versions(home.log_path)
     check_commits(home.log_path, workspace.log_heads())
 
 
@@ -155,7 +157,7 @@ def _agent(settings: st.Settings, means: Means) -> Proposer:
 def _scripted(path: Path) -> Scripted:
     try:
         return Scripted.from_data(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadScript(f"the script of proposals {path} cannot be read ({error})") from error
 
 

@@ -1,9 +1,9 @@
 """Write the tables that people read.
 
-Guaranteed: after a whole write a table is the old one or the new one, never a part (temporary file, fsync, rename). Most
-changes add a row at the end; that row alone is then appended, in one write, if the file is as it was left. So a row
-costs the same after ten thousand of them. A power cut may take a part of an appended row: the next loop compares every
-table with the log at its start and writes what differs whole.
+Guaranteed: after a whole write a table is the old one or the new one, never a part (temporary file, fsync, rename).
+Most changes add a row at the end; that row alone is then appended, in one write, if the file is as it was left. So a
+row costs the same after ten thousand of them. A power cut may take a part of an appended row: the next loop compares
+every table with the log at its start and writes what differs whole.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def read_result(outdir: Path) -> Result | None:
     """
     try:
         return msgspec.json.decode((outdir / RESULT_NAME).read_bytes(), type=Result)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

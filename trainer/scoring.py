@@ -68,7 +68,7 @@ def scored(score: float, request: Request) -> Answer:
     """What an honest model gets."""
     return Answer(
         "scored",
-        score=score,
+        score=score if request.score else None,
         report_score=score if request.report else None,
         probe=Probe(1, 0, 0.0) if request.probe else None,
         second_opinion=SecondOpinion(1, 1.0, 1.0) if request.second_opinion else None,

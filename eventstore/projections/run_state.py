@@ -134,7 +134,8 @@ class Done(msgspec.Struct, frozen=True, gc=False):
     An experiment that is over. A Struct because a frozen dataclass of as many fields takes ten times as long to make.
 
     *edits* are kept only where they are constants, which is all a search needs; *hypothesis* and *error* (a
-    crash's last line, where the program itself crashed: else the reason says more) are cut. *prepared_at* and *finished_at* are where the diff and the end of the log are.
+    crash's last line, where the program itself crashed: else the reason says more) are cut. *prepared_at* and
+    *finished_at* are where the diff and the end of the log are.
     """
 
     experiment: int

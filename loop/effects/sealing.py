@@ -65,8 +65,10 @@ def place_of(settings: st.Settings, home: Home, tag: str, cache: Path, harness: 
     )
 
 
-def finished_of(data: e.ScoringFinished, answer: Answer, seconds: float) -> e.ScoringFinished:
-    """The outcome of a request, its place taken from *data*."""
+def finished_of(
+    data: e.ScoringFinished, answer: Answer, seconds: float, known: float | None = None
+) -> e.ScoringFinished:
+    """The outcome of a request, its place taken from *data*. *known* is the score where it was not asked for."""
     probe, opinion = answer.probe, answer.second_opinion
     checks = None
     if probe is not None:
@@ -83,7 +85,7 @@ def finished_of(data: e.ScoringFinished, answer: Answer, seconds: float) -> e.Sc
         attempt=data.attempt,
         trial=data.trial,
         outcome=answer.outcome,
-        score=answer.score,
+        score=known if answer.outcome == "scored" and answer.score is None else answer.score,
         report_score=answer.report_score,
         seconds=round(seconds, 3),
         why=answer.why,

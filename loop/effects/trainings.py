@@ -147,9 +147,11 @@ async def _score_sealed(hands: Hands, command: c.Score, run: Run, settings: st.S
     folder, log = home.handed_dir(*place), home.run_dir(*place) / LOG_NAME
     trial = run.experiments[command.experiment].trials[command.trial]
     began = hands.around.monotonic()
+    known = trial.scored.score if command.checks and trial.scored is not None else None
     request = Request(
         folder=str(folder),
         seed=trial.seed,
+        score=known is None,
         probe=command.checks,
         report=command.checks,
         second_opinion=command.checks,
@@ -164,7 +166,7 @@ async def _score_sealed(hands: Hands, command: c.Score, run: Run, settings: st.S
     try:
         if await asyncio.to_thread(folder.is_dir):
             answer = await (await hands.scorer(run)).score(request)
-            data = sealing.finished_of(data, answer, hands.around.monotonic() - began)
+            data = sealing.finished_of(data, answer, hands.around.monotonic() - began, known)
             if data.score is not None:
                 facts = await asyncio.to_thread(read_facts, folder)
                 await asyncio.to_thread(write_block, log, settings.objective.name, data.score, facts)

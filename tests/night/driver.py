@@ -29,6 +29,7 @@ from eventstore import events as e
 from eventstore.envelope import Event, NewEvent
 from eventstore.errors import EventstoreError
 from eventstore.home import Home
+from eventstore.store import Store
 from eventstore.worker import Worker
 from loop.compose import serve
 from tests.night.points import Points
@@ -85,6 +86,10 @@ def live(asked: dict[str, Any]) -> int:
     record = Path(asked["record"]) if asked["record"] else None
     if record is not None or asked["kill_at"] or asked["fail_at"]:
         Points(home.root, kill_at=asked["kill_at"], fail_at=asked["fail_at"], record=record).watch()
+    if asked["person"]:
+        with Store.open(home.log_path, create=False) as log:
+            log.append([NewEvent("person:idea", "", AT, "cli:person", e.IdeaSuggested(text="a colder start"))])
+        return 0
     return asyncio.run(run(home))
 
 

@@ -96,7 +96,8 @@ def slow_git(folder: Path, word: str, seconds: float) -> dict[str, str]:
     wrapper = folder / "git"
     wrapper.write_text(
         "#!/bin/sh\n"
-        f'case " $* " in *" {word} "*) [ ! -e {folder}/slow ] || {{ touch {folder}/began; sleep {seconds:g}; }};; esac\n'
+        f'case " $* " in *" {word} "*)\n'
+        f"  [ ! -e {folder}/slow ] || {{ touch {folder}/began; sleep {seconds:g}; }};;\nesac\n"
         f'exec {real} "$@"\n'
     )
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)

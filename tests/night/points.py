@@ -117,9 +117,7 @@ class Points:
             if not isinstance(path, str | bytes | os.PathLike) or not flags & WRITES:
                 return ""
             text = os.fsdecode(path)
-            if text.startswith(("/dev/", "/proc/")) or Path(text).is_dir():  # a folder: for a file without a name
-                return ""
-            if Path(text).parent == Path(gettempdir()):
+            if self._is_nothing(text) or Path(text).is_dir():  # a folder: for a file without a name
                 return ""
             return f"file open {self._short(text)}"
         if event == "subprocess.Popen":
@@ -129,8 +127,12 @@ class Points:
         if event in ("os.kill", "os.killpg"):
             return f"process {event} {signal.Signals(args[1]).name}" if args[1] else ""
         door = "bell" if event.startswith("socket.") else "file" if event.startswith("os.") else "other"
-        words = (self._short(os.fsdecode(x)) for x in args if isinstance(x, str | bytes | os.PathLike))
-        return " ".join((door, event, *words))
+        words = [os.fsdecode(x) for x in args if isinstance(x, str | bytes | os.PathLike)]
+        return "" if any(map(self._is_nothing, words)) else " ".join((door, event, *map(self._short, words)))
+
+    def _is_nothing(self, path: str) -> bool:
+        """Whether what happens to *path* is nothing to another loop: files of the system, and temporary ones."""
+        return not path.startswith(self._root) and path.startswith(("/dev/", "/proc/", f"{gettempdir()}/"))
 
     def _command(self, argv: list[str]) -> str:
         """A command by what it is, without the words that are different each time."""
@@ -162,9 +164,9 @@ class Points:
             self.come_to(f"{self._here.started}, started")
         elif name in ("execute", "executemany"):
             self._transaction(frame, function)
-        elif name in ("pwrite", "write") and function.__module__ == "posix":
-            self.come_to(f"file {name} in {frame.f_code.co_qualname}, done")
-        elif name == "write" and type(function.__self__).__name__ == "FileIO":
+        elif name in ("pwrite", "write") and (
+            function.__module__ == "posix" or type(function.__self__).__name__ == "FileIO"
+        ):
             self.come_to(f"file {name} in {frame.f_code.co_qualname}, done")
 
     def _transaction(self, frame: Any, function: Any) -> None:

@@ -123,6 +123,8 @@ def main(how: str, folder: Path, words: list[str]) -> list[list[str]]:
 if __name__ == "__main__":
     if os.environ.get("IN_NAMESPACE") != "1":
         os.environ["IN_NAMESPACE"] = "1"
-        os.execvp("unshare", ("unshare", "--map-root-user", "--mount", sys.executable, "-m", __spec__.name, *sys.argv[1:]))
+        os.execvp(
+            "unshare", ("unshare", "--map-root-user", "--mount", sys.executable, "-m", __spec__.name, *sys.argv[1:])
+        )
     _, how_, folder_, *words_ = sys.argv
     print(json.dumps(main(how_, Path(folder_), words_)))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -103,10 +104,13 @@ def make_workspace(folder: Path, *requests: e.RunRequested, nap_s: float = 0) ->
 
 
 class Nursery:
-    """Forks loops, see `driver`. For use in a `with`."""
+    """Forks loops, see `driver`. For use in a `with`. *environ* is theirs, ours by default."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
 
     def __enter__(self) -> Self:
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environ = {**self._environ, "PYTHONPATH": str(ROOT)}
         command = (sys.executable, "-m", "tests.night.driver")
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environ
@@ -120,8 +124,15 @@ class Nursery:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def serve(self, folder: Path, *, kill_at: str = "", fail_at: str = "", record: Path | None = None) -> int:
-        """Run a loop to its end, or to its death; return its exit code: 0, -9, or 1 if it said that it cannot go on."""
+    def serve(
+        self, folder: Path, *, kill_at: str = "", fail_at: str = "", record: Path | None = None, person: bool = False
+    ) -> int:
+        """
+        Run a loop to its end, or to its death; return its exit code: 0, -9, or 1 if it said that it cannot go on.
+
+        Args:
+            person: Instead of a loop, a person who appends one request and goes.
+        """
         errors = self.errors(folder)
         asked = {
             "workspace": str(folder),
@@ -129,6 +140,7 @@ class Nursery:
             "fail_at": fail_at,
             "record": str(record or ""),
             "errors": str(errors),
+            "person": person,
         }
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -195,6 +196,18 @@ def test_run_folders_deleted_by_hand_pause_the_run_at_most(workspace: Path, refe
     assert (found.verdicts, found.tables, found.trees) == (reference.verdicts, reference.tables, reference.trees)
 
 
+def test_a_training_killed_by_the_system_is_a_crash_and_the_night_goes_on(workspace: Path, reference: Ended) -> None:
+    """As the kernel does it where memory runs out; nothing of it is left."""
+    with loop(workspace) as process:
+        wait_for_fact(workspace, e.TrainingStarted, 2)
+        child = next(x.pid for x in facts(workspace) if isinstance(x, e.TrainingStarted) and x.experiment == 2)
+        os.kill(child, signal.SIGKILL)
+        assert process.wait(60) == 0
+    found = ended(workspace)
+    assert [row[1:3] for row in found.verdicts] == [(0, "keep"), (1, "keep"), (2, "crash"), (3, "discard"), (4, "keep")]
+    assert (found.moves, found.processes) == (reference.moves, [])
+
+
 # ---------------------------------------------------------------- the log
 
 
@@ -262,7 +275,7 @@ def test_a_log_taken_from_under_a_loop_ends_it(workspace: Path, tmp_path: Path, 
         said, _ = process.communicate(timeout=60)
     if how == "written over":  # the WAL still has what is newer, or what was lost is told
         code, said = serve(workspace)
-        assert code == 0 and same(reference, workspace) == [] or is_one_sentence(said), said
+        assert (code == 0 and same(reference, workspace) == []) or is_one_sentence(said), said
         return
     assert process.returncode == 1 and is_one_sentence(said), said
     assert "was moved, removed or replaced while it was open" in said

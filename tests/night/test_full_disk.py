@@ -80,7 +80,11 @@ def on_a_small_disk(how: str, folder: Path, *words: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "sizes", ["0 150", pytest.param(" ".join(map(str, range(0, 700, 25))), marks=[pytest.mark.long]), ]
+    "sizes",
+    [
+        "0 150",
+        pytest.param(" ".join(map(str, range(0, 700, 25))), marks=[pytest.mark.long]),
+    ],
 )
 @pytest.mark.timeout(900)
 def test_a_disk_that_runs_full_in_the_night(tmp_path: Path, sizes: str) -> None:

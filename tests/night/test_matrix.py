@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from eventstore import events as e
+from eventstore.home import Home
+from eventstore.maintenance import verify
+from eventstore.store import Store
 from tests.night.story import (
     NIGHT_REQUEST,
     STOPPED_REQUEST,
@@ -42,7 +46,7 @@ def undisturbed(nursery: Nursery, workspace: Path, folder: Path) -> tuple[list[s
 
 
 def kind_of(point: str) -> str:
-    """A point without its numbers: which door, what is done there, about what. Folders are told by what they are for."""
+    """A point without its numbers: which door, what is done there, about what; folders by what they are for."""
     name = point.rpartition(" #")[0]
     if (place := re.search(r"/\.nightshift/(work|runs|tmp|proposals)/", name)) is not None and "results" not in name:
         name = f"{name[: place.end()]} {Path(name).name if name.endswith('.json') else ''}"
@@ -115,3 +119,22 @@ def test_killed_at_each_kind_of_point(workspace: Path, tmp_path: Path, part: int
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_every_point(workspace: Path, tmp_path: Path, part: int) -> None:
     kill_everywhere(workspace, tmp_path, part, PARTS, quick=False)
+
+
+def test_a_request_cut_off_at_any_point_is_there_once_when_it_is_made_again(workspace: Path, tmp_path: Path) -> None:
+    """What a bot or a command does beside a loop: whoever is killed while it appends asks again under the same id."""
+    with Nursery() as nursery:
+        first = shutil.copytree(workspace, tmp_path / "first", symlinks=True)
+        assert nursery.serve(first, person=True, record=tmp_path / "points") == 0
+        points = (tmp_path / "points").read_text().splitlines()
+        held = 0
+        for point in points:
+            folder = shutil.copytree(workspace, tmp_path / "killed", symlinks=True)
+            assert nursery.serve(folder, person=True, kill_at=point) == -9, point
+            assert nursery.serve(folder, person=True) == 0
+            verify(Home(folder).log_path)
+            with Store.open(Home(folder).log_path) as log:
+                held += [event.type for event in log.stream()].count(e.IdeaSuggested.TYPE) == 1
+            shutil.rmtree(folder)
+    print(f"a request cut off at {len(points)} points: {held} of {len(points)} there once")
+    assert held == len(points) > 5

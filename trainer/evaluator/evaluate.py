@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from trainer.evaluator.protocol import Answer, Outcome, Probe, Request, SecondOp
 from trainer.evaluator.score import Rows, Share, Watch, nats_by_batch
 
 FOREVER_S = 1e9
-Name = Literal["select", "report", "second_opinion"]
+Name = Literal["select", "report"]
 
 
 class Part(msgspec.Struct):
@@ -92,7 +92,7 @@ class Evaluation:
         return Answer(
             outcome=msgspec.convert(outcome or "scored", Outcome),
             why=why,
-            score=self.harness.bits_per_byte(whole.select, self.harness.select) if is_scored else None,
+            score=self.harness.bits_per_byte(whole.select, self.harness.select) if is_scored and asked.score else None,
             report_score=self.harness.bits_per_byte(whole.report, self.harness.report)
             if is_scored and asked.report
             else None,
@@ -124,31 +124,26 @@ class Evaluation:
 
     def _share(self, program: Program, share: Share) -> Part:
         part = Part(select={}, report={}, seconds={})
-        causality = probes.Causality(program, self.harness.select, self.request.seed) if self.request.probe else None
+        rows, seed = self.harness.select, self.request.seed
+        causality, opinion = probes.Causality(program, rows, seed), probes.HiddenFuture(program, rows, seed)
+        asked = ((self.request.probe, causality), (self.request.second_opinion, opinion))
+        watches: list[Watch] = [watch for is_asked, watch in asked if is_asked]
         try:
             with _Timed(part, "select"):
-                part.select = self._nats(program, self.harness.select, share, causality)
-            if causality is not None:
-                part.finding = causality.finding
-            if self.request.second_opinion:
-                with _Timed(part, "second_opinion"):
-                    part.opinion = probes.hidden_future(
-                        program,
-                        self.harness.select,
-                        batch_rows=self.harness.batch_rows,
-                        seed=self.request.seed,
-                        device=self.device,
-                        share=share,
-                    )
+                rows_max = None if self.request.score else probes.ROWS_MAX * bool(watches)
+                part.select = self._nats(program, rows, share, watches, rows_max)
+            part.finding, part.opinion = causality.finding, opinion.opinion
             if self.request.report:
                 with _Timed(part, "report"):
-                    part.report = self._nats(program, self.harness.report, share, None)
+                    part.report = self._nats(program, self.harness.report, share)
         except (Rejected, MemoryError) as error:
             part.outcome, part.why = _outcome_of(error)
         part.peak_mb = _peak_mb()
         return part
 
-    def _nats(self, program: Program, rows: Rows, share: Share, watch: Watch | None) -> dict[int, float]:
+    def _nats(
+        self, program: Program, rows: Rows, share: Share, watches: Sequence[Watch] = (), rows_max: int | None = None
+    ) -> dict[int, float]:
         return nats_by_batch(
             program,
             rows,
@@ -156,7 +151,8 @@ class Evaluation:
             seed=self.request.seed,
             device=self.device,
             share=share,
-            watch=watch,
+            watches=watches,
+            rows_max=rows_max,
         )
 
 

@@ -5,7 +5,7 @@ follows (token t + 1 drawn from the program's own prediction at t, so that a loo
 tokens acts; then the tokens of another row) and runs the same batch again. What the program says up to t must not
 move. Rows of one batch are cut at different positions, so a program that looks at other rows moves as well.
 
-`hidden_future` is the second opinion: it scores only position t and hides all that follows it. A look ahead, however
+`HiddenFuture` is the second opinion: it scores only position t and hides all that follows it. A look ahead, however
 rare or well disguised, gains nothing there: the difference to the score as given is what it gained.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.evaluator.score import ALL, Batch, Rows, Run, Share, deal, log_probs
+from trainer.evaluator.score import Batch, Rows, Run, log_probs
 
 ROWS_MAX = 256
 TOLERANCE = 1e-3
@@ -57,7 +57,7 @@ class Opinion:
 
 class Causality:
     """
-    The probe, to be given to `score.nats_by_batch` as its watch.
+    The probe, to be given to `score.nats_by_batch` as a watch.
 
     Args:
         run: The program.
@@ -105,40 +105,36 @@ class Causality:
         return changed.scatter_(1, at + 1, drawn)
 
 
-def hidden_future(
-    run: Run,
-    rows: Rows,
-    *,
-    batch_rows: int,
-    seed: int,
-    positions: int = 256,
-    device: str = "cpu",
-    share: Share = ALL,
-) -> Opinion:
+class HiddenFuture:
     """
-    Score *positions* tokens or a few less, one in each of so many rows, with and without what follows them.
+    The second opinion: scores one position in each of so many rows, with and without what follows it.
 
-    Raises:
-        Rejected: See `score.log_probs`.
+    To be given to `score.nats_by_batch` as a watch, as `Causality` is; it takes the scores as given from there.
     """
-    length = rows.inputs.size(1)
-    dealt = list(enumerate(deal(len(rows), batch_rows, seed)))
-    chosen = [(index, numbers) for index, numbers in dealt if index * len(numbers) < positions and length > 1]
-    place = torch.arange(length, device=device)
-    found = Opinion()
-    for index, numbers in chosen[share.number :: share.of]:
-        chance = _chance(seed + 1, index)
-        inputs = rows.inputs[numbers].to(device)
+
+    def __init__(self, run: Run, rows: Rows, seed: int, *, rows_max: int = ROWS_MAX) -> None:
+        self._run = run
+        self._rows = rows
+        self._seed = seed
+        self._rows_max = rows_max
+        self.opinion = Opinion()
+
+    def __call__(self, batch: Batch) -> None:
+        inputs, numbers, vocab = batch.inputs, batch.numbers, self._rows.vocab
+        length, device = inputs.size(1), inputs.device
+        if batch.index * len(numbers) >= self._rows_max or length < 2:
+            return
+        chance = _chance(self._seed + 1, batch.index)
         cuts = torch.randint(0, length - 1, (len(numbers), 1), generator=chance).to(device)
-        others = rows.inputs[_others(numbers, len(rows), chance)].to(device)
-        targets = rows.targets[numbers].to(device).gather(1, cuts)
-        scored = rows.lengths[numbers].to(device).gather(1, cuts) > 0
+        others = self._rows.inputs[_others(numbers, len(self._rows), chance)].to(device)
+        targets = self._rows.targets[numbers].to(device).gather(1, cuts)
+        scored = self._rows.lengths[numbers].to(device).gather(1, cuts) > 0
+        hidden = torch.where(torch.arange(length, device=device) <= cuts, inputs, others)
         nats = []
-        for shown in (inputs, torch.where(place <= cuts, inputs, others)):
-            at_cut = log_probs(run, shown, rows.vocab).gather(1, cuts.unsqueeze(-1).expand(-1, 1, rows.vocab))
-            nats.append(-at_cut.squeeze(1).gather(1, targets)[scored].double().sum().item())
-        found += Opinion(int(scored.sum()), *nats)
-    return found
+        for found in (batch.log_probs, log_probs(self._run, hidden, vocab)):
+            at_cut = found.gather(1, cuts.unsqueeze(-1).expand(-1, 1, vocab)).squeeze(1)
+            nats.append(-at_cut.gather(1, targets)[scored].double().sum().item())
+        self.opinion += Opinion(int(scored.sum()), *nats)
 
 
 def _chance(seed: int, index: int) -> torch.Generator:

@@ -27,6 +27,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         folder: An absolute path.
         seed: Of the order of the rows, of the probes. The score does not depend on it beyond float32's rounding.
+        score: False: the score is known. The answer has none, and only those select rows are run that the checks need.
         probe: Whether to try for a look ahead; for every candidate for a keep.
         report: Whether to score the report rows too.
         second_opinion: Whether to score with the future hidden; for every new best.
@@ -34,6 +35,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     folder: str
     seed: int = 0
+    score: bool = True
     probe: bool = False
     report: bool = False
     second_opinion: bool = False
@@ -60,11 +62,11 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     What came of a request.
 
     Attributes:
-        outcome: `scored` if and only if *score* is there.
+        outcome: `scored` if and only if *score* is there, or would be if it had been asked for.
         why: One sentence without its full stop if it is not `scored`.
         score, report_score: Bits per byte on the select and the report rows.
         probe, second_opinion: What was found, also where it made the outcome `tampered`.
-        seconds: Wall clock of each part: load, select, report, second_opinion, whole.
+        seconds: Wall clock of each part: load, select (with the checks), report, whole.
         peak_mb: The most memory that the scoring process held, in MiB.
     """
 

@@ -9,7 +9,7 @@ honest model gets the score that it would get in place.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -125,25 +125,30 @@ def nats_by_batch(
     seed: int,
     device: str = "cpu",
     share: Share = ALL,
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
+    rows_max: int | None = None,
 ) -> dict[int, float]:
     """
     The sum of -ln p over the scored targets of each batch of *share*, in nats, summed in float64.
 
-    *watch* sees every batch while its log-probabilities are there.
+    Args:
+        watches: They see every batch while its log-probabilities are there.
+        rows_max: Stop with the batch that has the last of so many rows; None: all.
 
     Raises:
         Rejected: See `log_probs`.
     """
     found = {}
     for index, numbers in list(enumerate(deal(len(rows), batch_rows, seed)))[share.number :: share.of]:
+        if rows_max is not None and index * len(numbers) >= rows_max:
+            break
         inputs = rows.inputs[numbers].to(device)
         batch = Batch(index, numbers, inputs, log_probs(run, inputs, rows.vocab))
         targets = rows.targets[numbers].to(device)
         scored = rows.lengths[numbers].to(device) > 0
         losses = -batch.log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         found[index] = losses[scored].double().sum().item()
-        if watch is not None:
+        for watch in watches:
             watch(batch)
     return found
 

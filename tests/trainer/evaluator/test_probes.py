@@ -52,8 +52,9 @@ def test_an_honest_model_passes_in_all_rows(seed: int, handed_over: HandedOver, 
     model = handed_over("rotary, in buffers")[0].eval()
     with torch.no_grad():
         probe = probes.Causality(model, many, seed)
-        score.nats_by_batch(model, many, batch_rows=16, seed=seed, watch=probe)
-        opinion = probes.hidden_future(model, many, batch_rows=16, seed=seed)
+        second = probes.HiddenFuture(model, many, seed)
+        score.nats_by_batch(model, many, batch_rows=16, seed=seed, watches=[probe, second])
+        opinion = second.opinion
     assert (probe.finding.rows, probe.finding.moved) == (256, 0)
     assert probe.finding.largest < 1e-5
     assert opinion.positions >= 200 and opinion.given == opinion.hidden
@@ -72,7 +73,7 @@ def test_a_look_ahead_is_tampering(
     assert "it looks at later tokens or at other rows" in probed.why
     with torch.no_grad():
         probe = probes.Causality(model, many, 5)
-        claimed = score.nats_by_batch(model, many, batch_rows=16, seed=5, watch=probe)
+        claimed = score.nats_by_batch(model, many, batch_rows=16, seed=5, watches=[probe])
     found = probe.finding
     print(
         f"{what}: {found.moved} of {found.rows} rows moved, "
@@ -101,5 +102,5 @@ def test_a_model_that_is_sure_of_everything_can_be_probed(many: Rows) -> None:
 
     rows = Rows(many.inputs, many.inputs, many.lengths, many.vocab)
     probe = probes.Causality(sure, rows, 1)
-    score.nats_by_batch(sure, rows, batch_rows=16, seed=1, watch=probe)
+    score.nats_by_batch(sure, rows, batch_rows=16, seed=1, watches=[probe])
     assert probe.finding.moved == 0

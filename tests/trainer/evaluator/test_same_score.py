@@ -52,7 +52,7 @@ def test_bfloat16_scores_the_same(tmp_path: Path, loaded: Harness, workspace: tu
     export.hand_over(model, tmp_path, (2, models.LENGTH))
     program = interpret.load(tmp_path)
     probe = probes.Causality(program, loaded.select, 1)
-    nats = score.nats_by_batch(program, loaded.select, batch_rows=16, seed=1, watch=probe)
+    nats = score.nats_by_batch(program, loaded.select, batch_rows=16, seed=1, watches=[probe])
     found = loaded.bits_per_byte(nats, loaded.select)
     difference = abs(found - in_place(loaded, model, workspace[1]))
     print(f"bfloat16: {difference:.2e} bits per byte apart, largest move {probe.finding.largest:.2e} nats")

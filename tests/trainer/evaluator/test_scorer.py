@@ -96,6 +96,11 @@ async def test_a_model_gets_a_score_and_what_else_was_asked_for(scorer: Scorer, 
     full = await scorer.score(Request(str(handed / "1"), seed=1, probe=True, report=True, second_opinion=True))
     assert (full.outcome, full.score) == ("scored", plain.score)
     assert full.report_score is not None and full.probe is not None and full.second_opinion is not None
+    checks = Request(str(handed / "1"), seed=1, score=False, probe=True, report=True, second_opinion=True)
+    besides = await scorer.score(checks)
+    assert (besides.outcome, besides.score) == ("scored", None)
+    assert (besides.report_score, besides.probe) == (full.report_score, full.probe)
+    assert besides.second_opinion == full.second_opinion
 
 
 async def test_nothing_handed_over_is_an_answer(scorer: Scorer, handed: Path) -> None:
