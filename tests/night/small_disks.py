@@ -29,14 +29,25 @@ def mount(*options: str) -> None:
     subprocess.run(("mount", *options), check=True)
 
 
+def shrink(disk: Path, left_kb: int) -> None:
+    """Leave so much room on the disk. What is written meanwhile is in the way of it, so it is tried again."""
+    for last in (False,) * 50 + (True,):
+        used = shutil.disk_usage(disk).used // 1024
+        done = subprocess.run(
+            ("mount", "-o", f"remount,size={used + left_kb}k", str(disk)), capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            return
+        assert not last, done.stderr
+
+
 def full(disk: Path, fresh: Path, reference: Ended, left_kb: int) -> list[str]:
     folder = shutil.copytree(fresh, disk / "workspace", symlinks=True)
     faults: list[str] = []
     try:
         with loop(folder) as process:
             wait_for_fact(folder, e.TrainingStarted, 0)
-            used = shutil.disk_usage(disk).used // 1024
-            mount("-o", f"remount,size={used + left_kb}k", str(disk))
+            shrink(disk, left_kb)
             said = until_it_stands(process, folder)
             if said is not None and (process.returncode != 1 or said.count("Error:") != 1 or "Traceback" in said):
                 faults.append(f"ended with {process.returncode}: {said[-1000:]}")
