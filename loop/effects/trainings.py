@@ -16,7 +16,7 @@ from eventstore.projections.run_state import Run
 from loop import commands as c
 from loop.effects import sealing, views
 from loop.effects.hands import TEXT_MAX, Hands
-from loop.effects.leftovers import keep_artifacts
+from loop.effects.leftovers import check_room, keep_artifacts
 from loop.errors import WorkspaceError
 from trainer.errors import CannotScore, CannotStart, DataUnusable, OutputUnwritable
 from trainer.evaluator.protocol import Request
@@ -84,7 +84,8 @@ async def _trained(
     )
     try:
         await hands.record(command.tag, started, position)
-        return _of_its_own(await training.wait(), folder)
+        result = await training.wait()
+        return await asyncio.to_thread(_of_its_own, result, folder)
     except asyncio.CancelledError:
         await training.stop()
         return await training.wait()
@@ -94,10 +95,18 @@ async def _trained(
 
 
 def _of_its_own(result: Result, folder: Path) -> Result:
-    """A training from under which somebody removed the folder did not fail by itself: it is lost, and done again."""
-    if result.outcome in ("scored", "stopped") or folder.is_dir():
+    """
+    What a training ended with, if that is its own doing.
+
+    One from under which somebody removed the folder did not fail by itself: it is lost, and done again. Raises
+    `OSError` if it failed on a disk that others have filled.
+    """
+    if result.outcome in ("scored", "stopped"):
         return result
-    return replace(result, outcome="lost", score=None, why="its work folder was removed while it ran")
+    if not folder.is_dir():
+        return replace(result, outcome="lost", score=None, why="its work folder was removed while it ran")
+    check_room(folder)
+    return result
 
 
 async def _seal(hands: Hands, command: c.Train, run: Run, settings: st.Settings) -> Seal:
@@ -193,6 +202,8 @@ async def guard(hands: Hands, command: c.RunGuard, run: Run, position: int) -> N
             view=views.of_experiment(active.settings, home, folder, hands.around.environ),
         )
         ended = await run_command(spec)
+        if ended.exit_code != 0:
+            await asyncio.to_thread(check_room, folder)
         data = e.GuardFinished(
             experiment=command.experiment,
             attempt=command.attempt,
