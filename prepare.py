@@ -39,7 +39,7 @@ import sys
 import sysconfig
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,15 @@ NOT_LIBRARY = frozenset(
     | {"site-packages", "encodings"}
 )
 STDLIB_MIN_CHARACTERS = 200
+# Held out for scoring: by name, so that a sandbox can hide them from a training, and none that a training imports. Each
+# interpreter has most of them.
+STDLIB_HELD_OUT = frozenset(
+    {"aifc.py", "cgi.py", "cgitb.py", "chunk.py", "crypt.py", "dbm", "doctest.py", "filecmp.py", "ftplib.py"}
+    | {"imaplib.py", "imghdr.py", "mailbox.py", "mailcap.py", "modulefinder.py", "netrc.py", "nntplib.py", "pipes.py"}
+    | {"poplib.py", "pyclbr.py", "pydoc.py", "rlcompleter.py", "sched.py", "shelve.py", "smtpd.py", "smtplib.py"}
+    | {"sndhdr.py", "sunau.py", "tabnanny.py", "telnetlib.py", "trace.py", "turtle.py", "uu.py", "venv", "wave.py"}
+    | {"webbrowser.py", "wsgiref", "xdrlib.py", "xmlrpc", "zipapp.py"}
+)
 
 RECORD_ENDINGS = (".jsonl", ".parquet")  # files of many documents, each the text in its field TEXT_FIELD
 TEXT_FIELD = "text"
@@ -133,11 +142,12 @@ class Document:
     name: str
     sha256: str
     size: int
+    held_out: bool | None = None  # as in Unit
 
     @property
     def part(self) -> str:
         """The part it belongs to, by its name alone."""
-        return part_of(name_bytes(self.name))
+        return part_of(name_bytes(self.name), self.held_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +165,16 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What there is to read, in order. *contents* names each file with its sha256: which text this is."""
+    """
+    What there is to read, in order. *contents* names each file with its sha256: which text this is.
+
+    It lies in *folder*, all of which a sealed training must not see; or of it only the files *hidden*.
+    """
 
     units: list[Unit]
     contents: str
+    folder: Path
+    hidden: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -229,7 +245,8 @@ def survey(corpus: str, root: Path) -> Corpus:
         paths += [Path(here, name) for name in files if not name.startswith(".")]
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     if corpus == "stdlib":
-        return survey_texts(folder, [name for name in names if name.endswith(".py")], STDLIB_MIN_CHARACTERS)
+        names = [name for name in names if name.endswith(".py")]
+        return survey_texts(folder, names, STDLIB_MIN_CHARACTERS, held_out=STDLIB_HELD_OUT)
     records = [name for name in names if name.endswith(RECORD_ENDINGS) and (folder / name).is_file()]
     if not records:
         return survey_texts(folder, names, min_characters=1)
@@ -238,11 +255,14 @@ def survey(corpus: str, root: Path) -> Corpus:
     return survey_records(folder, dict.fromkeys(records))
 
 
-def survey_texts(folder: Path, names: list[str], min_characters: int) -> Corpus:
+def survey_texts(folder: Path, names: list[str], min_characters: int, held_out: frozenset[str] | None = None) -> Corpus:
     """
     The text files of a folder, in units of about UNIT_BYTES.
 
     A text that occurs again under another name is left out, so that none is both trained on and scored.
+
+    Args:
+        held_out: The files and folders that alone go to select and report, all others to train. None: by their hash.
     """
     found: dict[str, Document] = {}
     skipped = 0
@@ -250,8 +270,10 @@ def survey_texts(folder: Path, names: list[str], min_characters: int) -> Corpus:
         document = look_at(folder, name, min_characters)
         if document is None:
             skipped += 1
-        else:
-            found.setdefault(document.sha256, document)
+            continue
+        if held_out is not None:
+            document = replace(document, held_out=name.partition("/")[0] in held_out)
+        found.setdefault(document.sha256, document)
     if skipped and min_characters == 1:
         say(f"{skipped} of {len(names)} files are empty or no UTF-8 text and are left out")
     for part in PARTS:
@@ -269,7 +291,8 @@ def survey_texts(folder: Path, names: list[str], min_characters: int) -> Corpus:
         if size >= UNIT_BYTES or number == len(found):
             units.append(Unit(folder, size, documents=tuple(batch)))
             batch, size = [], 0
-    return Corpus(units, "".join(f"{document.sha256} {document.name}\n" for document in found.values()))
+    contents = "".join(f"{document.sha256} {document.name}\n" for document in found.values())
+    return Corpus(units, contents, folder, tuple(document.name for document in found.values() if document.held_out))
 
 
 def survey_records(folder: Path, files: dict[str, str | None], held_out: str | None = None) -> Corpus:
@@ -295,7 +318,7 @@ def survey_records(folder: Path, files: dict[str, str | None], held_out: str | N
         else:
             facts = open_parquet(path).metadata
             units += [unit(facts.row_group(at).total_byte_size, row_group=at) for at in range(facts.num_row_groups)]
-    return Corpus(units, contents)
+    return Corpus(units, contents, folder)
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
@@ -795,10 +818,10 @@ def prepare(corpus: str, root: Path, workers: int = 0) -> Path:
         workers: Processes that encode. 0: one for each core, and none but this one for a small corpus.
 
     Returns:
-        The folder `<root>/<key>`, its key made of the corpus and of this file.
+        The folder `<root>/<key>`, its key made of the corpus, where it lies, and of this file.
     """
     found = survey(corpus, root)
-    key = hashlib.sha256(name_bytes(f"{harness_hash()}\n{found.contents}")).hexdigest()[:16]
+    key = hashlib.sha256(name_bytes(f"{harness_hash()}\n{found.folder}\n{found.contents}")).hexdigest()[:16]
     target = root / key
     (root / "current").mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("w") as lock:
@@ -827,7 +850,8 @@ def build(corpus: Corpus, target: Path, workers: int) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = cores if corpus.size >= WORKERS_FROM_BYTES else 1
     counts = write_tokens(corpus, target, min(workers, len(corpus.units)))
-    write_manifest(target, {"harness": harness_hash(), "parts": counts})
+    texts = {"folder": str(corpus.folder), "hidden": corpus.hidden}
+    write_manifest(target, {"harness": harness_hash(), "parts": counts, "texts": texts})
 
 
 def learn(corpus: Corpus, target: Path) -> None:

@@ -68,9 +68,9 @@ OUTRO = """\
   there would be met by the evaluator's own sandbox, limits and fork for each model, which is not proved but tried.
 - **Your other processes.** What runs as you outside of the sandbox can read and write what you can: the log, the cache,
   the repository. The loop and the bot hide their secrets from it once they run, not in the moment before.
-- **The corpus of the demo.** It is the standard library of the interpreter, whose files an experiment can read, the
-  held-out ones too: it cannot do without its interpreter. Scores of the demo are for looking at. A corpus in a folder
-  of its own is not shown.
+- **The corpus of the demo, in part.** It is the standard library of the interpreter, which is public text. The
+  held-out files are covered up in bubblewrap, with what they were compiled to, in every interpreter of the system;
+  landlock alone cannot do that. A corpus in a folder of its own is not shown at all.
 - **The grace.** From the end of the budget to that of `experiment.grace_s` a model is exported, and from outside that
   looks as training does. prepare.py looks at its clock, but in the experiment's own process, where it can be patched:
   then the grace is training time too, as far as exporting leaves some. Set it as short as your export allows.

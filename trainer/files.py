@@ -6,6 +6,7 @@ log of a program that prints for hours stays small: its beginning and its end ar
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ KEPT_BYTES = 2**20
 """So much of the beginning, and so much of the end, of a log is kept."""
 
 SCORE_FILE_MAX = 2**20
+FULL_BYTES = 2**24
+"""With less than this left a disk counts as full."""
 
 HANDED_OVER = {
     "weights.safetensors": 8 * 2**30,
@@ -142,6 +145,27 @@ def read_result(outdir: Path) -> Result | None:
         return msgspec.json.decode((outdir / RESULT_NAME).read_bytes(), type=Result)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def check_room(folder: Path) -> None:
+    """
+    Raise `OutputUnwritable` if the disk of a work folder is full, and would be without that folder too.
+
+    A program that failed there did not fail by itself; one that filled the disk did.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except FileNotFoundError:
+        return
+    if free < FULL_BYTES and free + sum(map(_size, folder.rglob("*"))) < FULL_BYTES:
+        raise OutputUnwritable(str(folder), os.strerror(errno.ENOSPC))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def remove_score_file(spec: CommandSpec, file: str) -> None:

@@ -40,6 +40,7 @@ from trainer.errors import CannotStart, WouldNotDie
 from trainer.files import (
     LOG_NAME,
     KeptLog,
+    check_room,
     claim_of_file,
     fresh_hand_over,
     fresh_outdir,
@@ -736,6 +737,8 @@ def _result(spec: TrainingSpec, ended: Ended, summary: Summary) -> Result:
     else:
         ending = _sealed_ending(spec, spec.seal, ended, summary, text)
         metrics = read_facts(spec.seal.handed)
+    if ending.outcome != "scored" and not ended.cut:
+        check_room(spec.workdir)
     result = Result(
         outcome=ending.outcome,
         seconds=ended.seconds,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import shutil
 from pathlib import Path
 
 from eventstore.home import Home
 
-FULL_BYTES = 2**24
 _TRIAL = re.compile(r"\d+\.\d+")
 
 
@@ -20,24 +17,6 @@ def keep_artifacts(folder: Path, outdir: Path) -> None:
     if artifacts.is_dir() and not artifacts.is_symlink() and outdir.is_dir():
         shutil.move(artifacts, outdir / "artifacts")
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def check_room(folder: Path) -> None:
-    """
-    Raise `OSError` if the disk of a work folder is full, and would be without that folder too.
-
-    A program that failed there did not fail by itself; one that filled the disk did.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < FULL_BYTES and free + sum(_size(path) for path in folder.rglob("*")) < FULL_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_blocks * 512
-    except OSError:
-        return 0
 
 
 def put_away(home: Home) -> list[str]:

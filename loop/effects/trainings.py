@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,16 @@ import msgspec
 from eventstore import events as e
 from eventstore import settings as st
 from eventstore.codec import clean
+from eventstore.errors import EventstoreError
 from eventstore.projections.run_state import Run
 from loop import commands as c
 from loop.effects import sealing, views
 from loop.effects.hands import TEXT_MAX, Hands
-from loop.effects.leftovers import check_room, keep_artifacts
+from loop.effects.leftovers import keep_artifacts
 from loop.errors import WorkspaceError
-from trainer.errors import CannotScore, CannotStart, DataUnusable, OutputUnwritable
+from trainer.errors import CannotScore, CannotStart, DataUnusable, OutputUnwritable, WouldNotDie
 from trainer.evaluator.protocol import Request
-from trainer.files import LOG_NAME, read_facts, read_result, write_block
+from trainer.files import LOG_NAME, check_room, read_facts, read_result, write_block
 from trainer.process import run_command
 from trainer.spec import CommandSpec, Result, Scoring, Seal, TrainingSpec
 
@@ -84,29 +86,25 @@ async def _trained(
     )
     try:
         await hands.record(command.tag, started, position)
-        result = await training.wait()
-        return await asyncio.to_thread(_of_its_own, result, folder)
+        return _of_its_own(await training.wait(), folder)
     except asyncio.CancelledError:
         await training.stop()
         return await training.wait()
+    except EventstoreError:  # nothing can be said of it any more, so it must not go on
+        await training.stop()
+        with suppress(OutputUnwritable, WouldNotDie):
+            await training.wait()
+        raise
     finally:
         hands.free_since[command.slot] = hands.around.monotonic()
         del hands.trainings[key]
 
 
 def _of_its_own(result: Result, folder: Path) -> Result:
-    """
-    What a training ended with, if that is its own doing.
-
-    One from under which somebody removed the folder did not fail by itself: it is lost, and done again. Raises
-    `OSError` if it failed on a disk that others have filled.
-    """
-    if result.outcome in ("scored", "stopped"):
+    """A training from under which somebody removed the folder did not fail by itself: it is lost, and done again."""
+    if result.outcome in ("scored", "stopped") or folder.is_dir():
         return result
-    if not folder.is_dir():
-        return replace(result, outcome="lost", score=None, why="its work folder was removed while it ran")
-    check_room(folder)
-    return result
+    return replace(result, outcome="lost", score=None, why="its work folder was removed while it ran")
 
 
 async def _seal(hands: Hands, command: c.Train, run: Run, settings: st.Settings) -> Seal:

@@ -6,8 +6,10 @@ the state is there all the same.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from eventstore import settings as st
@@ -17,6 +19,11 @@ from trainer.sandbox.plan import Limits, View
 
 CACHE_VARIABLE = "NIGHTSHIFT_CACHE"
 HELD_OUT = ("*/train", "*/select", "*/report", "climbmix")
+LIBRARIES = (Path("/usr/lib"), Path("/usr/local/lib"))
+"""Where other interpreters keep their standard library, which is nearly the same text."""
+
+NOTHING = Path("/dev/null")
+"""Shown in the place of a file it is none: a device file, of which a sandbox opens only those that it was given."""
 
 
 def cache_of(environ: Mapping[str, str]) -> Path:
@@ -39,6 +46,7 @@ def of_experiment(settings: st.Settings, home: Home, folder: Path, environ: Mapp
         mode=sandbox.mode,
         read=(cache, *_paths(sandbox.read, home)),
         hidden=tuple(hidden),
+        veils=tuple((NOTHING, path) for path in held_out_texts(settings, environ)),
         scratch=folder.with_name(f"{folder.name}.scratch"),
         network=sandbox.network,
         limits=_limits(sandbox),
@@ -52,7 +60,38 @@ def held_out(settings: st.Settings, environ: Mapping[str, str]) -> list[Path]:
     """
     if settings.objective.score != "sealed":
         return []
-    return [path for pattern in HELD_OUT for path in cache_of(environ).glob(pattern)]
+    folders = [folder for folder, names in _texts(environ) if not names]
+    return [path for pattern in HELD_OUT for path in cache_of(environ).glob(pattern)] + folders
+
+
+def held_out_texts(settings: st.Settings, environ: Mapping[str, str]) -> list[Path]:
+    """
+    Single files that a training must not see, with a sealed score: texts that are scored of a corpus that it needs
+    otherwise, which is the standard library. Also what they were compiled to, and those of other interpreters.
+    """
+    if settings.objective.score != "sealed":
+        return []
+    own = Path(sysconfig.get_paths()["stdlib"])
+    others = [folder for libraries in LIBRARIES for folder in libraries.glob("python3*")]
+    found: dict[Path, None] = {}
+    for folder, names in _texts(environ):
+        for library in dict.fromkeys((folder, *([own, *others] if folder == own else ()))):
+            for path in (library / name for name in names):
+                compiled = path.parent.glob(f"__pycache__/{path.stem}.*.pyc")
+                found |= dict.fromkeys(each for each in (path, *compiled) if each.is_file())
+    return list(found)
+
+
+def _texts(environ: Mapping[str, str]) -> Iterator[tuple[Path, list[str]]]:
+    """From which folder each prepared corpus was made, and which of its files are scored; none: no such files."""
+    for manifest in cache_of(environ).glob("*/manifest.json"):
+        try:
+            texts = json.loads(manifest.read_bytes())["texts"]
+            folder, names = Path(str(texts["folder"])), [str(name) for name in texts["hidden"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: no run begins with it
+        if folder.is_absolute():
+            yield folder, names
 
 
 def of_agent(settings: st.Settings, home: Home) -> View | None:

@@ -217,6 +217,22 @@ def test_the_standard_library_is_a_corpus(make: Maker, tmp_path: Path) -> None:
     print(f"standard library: {counts}")
     assert counts["train"] > 300
     assert min(counts.values()) >= 5
+    for part in ("select", "report"):
+        assert sum(document.size for document in documents if document.part == part) > 3 * prepare.EVAL_TOKENS
+    held_out = {document.name for document in documents if document.part != "train"}
+    assert {name.partition("/")[0] for name in held_out} <= prepare.STDLIB_HELD_OUT
+
+
+def test_no_training_imports_what_is_held_out_of_the_standard_library(make: Maker, tmp_path: Path) -> None:
+    """A sandbox covers those files up."""
+    workspace = make.workspace(tmp_path / "workspace", tmp_path)
+    code = (
+        "import sys, train, prepare, torch.export, torch._dynamo, torch._inductor.compile_fx\n"
+        "import trainer.evaluator.export\n"
+        "print({name for name in sys.modules if {name, name + '.py'} & prepare.STDLIB_HELD_OUT} or 'none')"
+    )
+    ended = workspace.run("-c", code)
+    assert ended.stdout == "none\n", ended.stderr
 
 
 # ---------------------------------------------------------------- tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,21 @@ def test_an_agent_is_confined_where_that_is_set_and_keeps_its_files(home: Home) 
     assert view is not None and view.network
     assert {Path.home() / ".tool", Path("/opt/tool")} <= set(view.write) and view.home == Path.home()
     assert {home.root, home.state} <= set(view.hidden)
+
+
+def test_scored_texts_of_the_standard_library_are_covered_up_with_what_they_were_compiled_to(home: Home) -> None:
+    library = Path(sysconfig.get_paths()["stdlib"])
+    corpora = {"a": {"folder": str(library), "hidden": ["wave.py", "xmlrpc/client.py", "gone.py"]}, "b": 5}
+    corpora["c"] = {"folder": "/texts", "hidden": []}
+    for name, texts in corpora.items():
+        manifest = home.root.parent / "cache" / name / "manifest.json"
+        manifest.parent.mkdir()
+        manifest.write_text(json.dumps({"texts": texts}))
+    sealed = settings(objective={**SMALL["objective"], "score": "sealed"})
+    environ = {"NIGHTSHIFT_CACHE": str(home.root.parent / "cache")}
+    view = of_experiment(sealed, home, home.root, environ)
+    covered = {place for _, place in view.veils}
+    assert {library / "wave.py", library / "xmlrpc/client.py"} <= covered
+    assert {path.stem.partition(".")[0] for path in covered} == {"wave", "client"}
+    assert Path("/texts") in view.hidden
+    assert of_experiment(settings(), home, home.root, environ).veils == ()

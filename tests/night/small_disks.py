@@ -50,7 +50,7 @@ def full(disk: Path, fresh: Path, reference: Ended, left_kb: int) -> list[str]:
             shrink(disk, left_kb)
             said = until_it_stands(process, folder)
             if said is not None and (process.returncode != 1 or said.count("Error:") != 1 or "Traceback" in said):
-                faults.append(f"ended with {process.returncode}: {said[-1000:]}")
+                faults.append(f"ended with {process.returncode}: {said[-6000:]}")
             mount("-o", f"remount,size={ROOM_KB}k", str(disk))
             if said is None:
                 return faults + go_on(folder, reference, process)
@@ -111,7 +111,7 @@ def read_only_runs(disk: Path, fresh: Path, reference: Ended) -> list[str]:
         said = until_it_stands(process, folder)
         mount("-o", "remount,bind,rw", str(runs))
         if said is not None:
-            return [f"it ended with {process.returncode}: {said[-1000:]}"]
+            return [f"it ended with {process.returncode}: {said[-6000:]}"]
         faults = [] if any(isinstance(x, e.TroubleNoticed) for x in facts(folder)) else ["no trouble was noticed"]
         faults += go_on(folder, reference, process)
     subprocess.run(("umount", str(runs)), check=True)

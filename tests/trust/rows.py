@@ -402,6 +402,23 @@ def reads_validation(world: World) -> Said:
     return "nothing to read", "read: both parts and the texts"
 
 
+@row(
+    "reading the scored texts where they come from",
+    DATA,
+    tried="looks for the held-out files of the standard library, as source and compiled, of all interpreters here",
+    held_by="each of them is covered up in its file system",
+    off="they are not covered",
+    sandboxed=True,
+)
+def reads_library(world: World) -> Said:
+    world.prepare("stdlib")
+    tried = world.train("reads_library")
+    assert tried.said("read") == "0", str(tried)
+    control = world.train("reads_library", view={"veils": ()})
+    assert int(control.said("read")) > 20, str(control)
+    return "nothing to read", f"read: {control.said('read')} files"
+
+
 def everything(world: World) -> dict[str, Any]:
     return {"hidden": (), "read": (world.root / "cache", world.root / "corpus")}
 

@@ -174,8 +174,13 @@ class World:
         other.mkdir(parents=True)
         (other / "result.json").write_text('{"score": 1.0}')
         self.home.log_path.write_bytes(b"the log")
-        command = (sys.executable, "prepare.py", "--cache", str(self.root / "cache"))
-        subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=60)
+        self.prepare()
+
+    def prepare(self, *corpus: str) -> None:
+        """As a person does it, in the workspace."""
+        named = [word for name in corpus for word in ("--corpus", name)]
+        command = (sys.executable, "prepare.py", "--cache", str(self.root / "cache"), *named)
+        subprocess.run(command, cwd=self.home.root, check=True, capture_output=True, timeout=60)
 
     def folder(self) -> Path:
         """A fresh work folder with the harness and the honest model, as a checkout of a commit is."""

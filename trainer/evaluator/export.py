@@ -138,6 +138,11 @@ def _why_not_traced(error: Exception) -> str:
             "what it does depends on the values of a tensor; use torch.where instead of a Python `if` or .item() "
             f"({first})"
         )
+    if "fake tensor" in text:
+        return (
+            "forward does more than compute from its input and the model's parameters and buffers, which cannot be "
+            "followed; learn nothing there, and make no tensor of what is computed"
+        )
     return clean(f"torch.export fails with {type(error).__name__}: {first}", WHY_MAX)
 
 

@@ -80,7 +80,7 @@ def test_the_ready_line_says_what_is_scored(server: Server) -> None:
 
 def test_the_answer_says_where_the_time_went(server: Server, handed_over: HandedOver) -> None:
     answer = server.ask(handed_over("softcap")[1], report=True, second_opinion=True)
-    assert set(answer.seconds) == {"load", "select", "second_opinion", "report", "whole"}
+    assert set(answer.seconds) == {"load", "select", "report", "whole"}
     assert 50 < answer.peak_mb < 4096
 
 
