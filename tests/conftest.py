@@ -78,7 +78,7 @@ class Table:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.rows:
             return
-        terminalreporter.section("the log's promises, attacked")
+        terminalreporter.section("what was attacked")
         shown: dict[str, list[tuple[str, str]]] = {}
         for promise, attack in sorted(self.rows):
             shown.setdefault(promise, []).append((promise, attack))
