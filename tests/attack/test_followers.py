@@ -34,12 +34,15 @@ def bells_of(kind: str, here: Path) -> Path:
     return {"rung": here / "bells", "its bells elsewhere": here / "elsewhere"}.get(kind, here / ("long" * 30))
 
 
-async def follow_to_the_end(log: Path, bells: Path, after: int, late_s: float) -> list[tuple[int, str]]:
+async def follow_to_the_end(
+    log: Path, bells: Path, after: int, late_s: float, has_seen: asyncio.Event
+) -> list[tuple[int, str]]:
     await asyncio.sleep(late_s)
     seen: list[tuple[int, str]] = []
     async with Worker.open(log) as worker, aclosing(follow(worker, bells, after, poll_s=0.05)) as pages:
         async for page in pages:
             seen += [(found.position, found.id) for found in page]
+            has_seen.set()
             if seen[-1][1] == LAST:
                 return seen
     raise AssertionError("the follower ended by itself")
@@ -55,9 +58,12 @@ async def test_followers_see_each_event_once_and_in_order(
     with Store.open(log) as store:
         store.append([event(f"early-{n}") for n in range(20)])
     starts = [chance.choice((0, 7, 20)) for _ in range(followers)]
+    have_seen = [asyncio.Event() for _ in starts]
     async with asyncio.timeout(500):
         following = [
-            asyncio.create_task(follow_to_the_end(log, bells_of(KINDS[k % 3], here), starts[k], chance.uniform(0, 1)))
+            asyncio.create_task(
+                follow_to_the_end(log, bells_of(KINDS[k % 3], here), starts[k], chance.uniform(0, 1), have_seen[k])
+            )
             for k in range(followers)
         ]
         writing = await asyncio.create_subprocess_exec(
@@ -65,6 +71,8 @@ async def test_followers_see_each_event_once_and_in_order(
             str(appends), "3", cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert await writing.wait() == 0
+        for has_seen in have_seen:  # so that each goes on at least once, however fast the writer was
+            await has_seen.wait()
         with Store.open(log) as store:
             store.append([event(LAST)])
             wanted = [(read.position, read.id) for read in store.stream()]
