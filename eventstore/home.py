@@ -108,6 +108,10 @@ class Home:
         """The model that one training has handed over, from its end to the verdict."""
         return self.state / "handed" / tag / str(n) / f"{attempt}.{trial}"
 
+    def compiled_dir(self, tag: str) -> Path:
+        """What the baseline of a run has compiled, for the experiments after it to begin with a copy of."""
+        return self.state / "compiled" / tag
+
     def evaluator_dir(self, tag: str) -> Path:
         """What the evaluator of a run works with: a copy of the harness, and a folder to stand in."""
         return self.state / "evaluator" / tag

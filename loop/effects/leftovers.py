@@ -9,6 +9,35 @@ from pathlib import Path
 from eventstore.home import Home
 
 _TRIAL = re.compile(r"\d+\.\d+")
+COMPILED = ".compiled"
+"""The folder in a work folder in which torch keeps what it has compiled."""
+
+COMPILED_MAX_BYTES = 2 * 2**30
+
+
+def keep_compiled(folder: Path, target: Path) -> None:
+    """
+    Keep what the baseline has compiled, and forget what those of other runs had.
+
+    Of the baseline alone: its code is part of every experiment anyway. What any other one leaves would be run by those
+    after it, and could carry what it has learned.
+    """
+    compiled = folder / COMPILED
+    if target.exists() or compiled.is_symlink() or not compiled.is_dir():
+        return
+    shutil.rmtree(target.parent, ignore_errors=True)
+    found = list(compiled.rglob("*"))
+    is_plain = all(path.is_file() or path.is_dir() for path in found if not path.is_symlink())
+    if not is_plain or sum(path.lstat().st_size for path in found) > COMPILED_MAX_BYTES:
+        return
+    target.parent.mkdir(parents=True)
+    shutil.move(compiled, target)
+
+
+def begin_compiled(folder: Path, kept: Path) -> None:
+    """Give a fresh work folder a copy of what was kept."""
+    if kept.is_dir():
+        shutil.copytree(kept, folder / COMPILED, symlinks=True)
 
 
 def keep_artifacts(folder: Path, outdir: Path) -> None:

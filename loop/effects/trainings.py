@@ -18,7 +18,7 @@ from eventstore.projections.run_state import Run
 from loop import commands as c
 from loop.effects import sealing, views
 from loop.effects.hands import TEXT_MAX, Hands
-from loop.effects.leftovers import keep_artifacts
+from loop.effects.leftovers import begin_compiled, keep_artifacts, keep_compiled
 from loop.errors import WorkspaceError
 from trainer.errors import CannotScore, CannotStart, DataUnusable, OutputUnwritable, WouldNotDie
 from trainer.evaluator.protocol import Request
@@ -42,7 +42,7 @@ async def train(hands: Hands, command: c.Train, run: Run, request: e.TrainingReq
         await hands.record(command.tag, _finished(command, request.nonce, failed), position)
         raise
     await hands.record(command.tag, _finished(command, request.nonce, result), position)
-    await asyncio.to_thread(keep_artifacts, folder, outdir)
+    await asyncio.to_thread(_put_away, hands, command, result, folder, outdir)
 
 
 async def _trained(
@@ -52,6 +52,8 @@ async def _trained(
     assert active is not None  # its intent was written for the active run
     seal = await _seal(hands, command, run, active.settings) if sealing.is_sealed(active.settings) else None
     await _fresh_checkout(hands, command.commit, folder, outdir)
+    if command.experiment:
+        await asyncio.to_thread(begin_compiled, folder, hands.around.home.compiled_dir(command.tag))
     spec = TrainingSpec(
         command=request.command,
         workdir=folder,
@@ -98,6 +100,12 @@ async def _trained(
     finally:
         hands.free_since[command.slot] = hands.around.monotonic()
         del hands.trainings[key]
+
+
+def _put_away(hands: Hands, command: c.Train, result: Result, folder: Path, outdir: Path) -> None:
+    if command.experiment == 0 and result.outcome == "scored":
+        keep_compiled(folder, hands.around.home.compiled_dir(command.tag))
+    keep_artifacts(folder, outdir)
 
 
 def _of_its_own(result: Result, folder: Path) -> Result:

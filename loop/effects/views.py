@@ -14,6 +14,7 @@ from pathlib import Path
 
 from eventstore import settings as st
 from eventstore.home import Home
+from loop.effects.leftovers import COMPILED
 from trainer.sandbox.find import graphics_devices, graphics_files
 from trainer.sandbox.plan import Limits, View
 
@@ -127,7 +128,7 @@ def environment_of(environ: Mapping[str, str], folder: Path | None = None) -> di
     """
     found = {CACHE_VARIABLE: str(cache_of(environ))}
     if folder is not None:
-        found |= dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), str(folder / ".compiled"))
+        found |= dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), str(folder / COMPILED))
     return found
 
 

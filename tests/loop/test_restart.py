@@ -93,7 +93,7 @@ def differences(reference: Ended, found: Ended) -> list[str]:
 
 
 @pytest.mark.timeout(400)  # nine nights of real processes, on a machine that may be busy
-@pytest.mark.parametrize("offset", [0, 4, 8, 12])
+@pytest.mark.parametrize("offset", [0, 8])  # tests/night kills at each kind of append, and of everything else
 def test_a_loop_killed_after_some_appends_ends_in_the_same_state(workspace: Path, tmp_path: Path, offset: int) -> None:
     kill_everywhere(workspace, tmp_path, step=64, offset=offset)
 

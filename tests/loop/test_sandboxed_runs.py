@@ -76,9 +76,9 @@ def without_bubblewrap(tmp_path: Path) -> str:
     return str(folder)
 
 
-def run(folder: Path, *sets: str, path: str | None = None) -> list[e.Data | e.UnknownEvent]:
+def run(folder: Path, *sets: str, path: str | None = None, experiments: int = 1) -> list[e.Data | e.UnknownEvent]:
     words = [word for text in sets for word in ("--set", text)]
-    asked = nightshift(folder, "start", "night", "--experiments", "1", *words, path=path)
+    asked = nightshift(folder, "start", "night", "--experiments", str(experiments), *words, path=path)
     assert asked.returncode == 0, asked
     served = nightshift(folder, "loop", "--until-idle", path=path)
     assert served.returncode == 0, served
@@ -153,3 +153,23 @@ def test_an_agent_is_held_where_that_is_set_and_keeps_its_files(
     scores = [data.score for data in log if isinstance(data, e.TrainingFinished) and data.experiment == 1]
     assert scores == [score], log[-6:]
     assert (files / "note").read_text() == "kept"
+
+
+COMPILES = """\
+import os
+from pathlib import Path
+folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+folder.mkdir(exist_ok=True)
+print("found", sorted(path.name for path in folder.iterdir()))
+(folder / f"of-{X}").write_text("code")
+"""
+
+
+def test_an_experiment_begins_with_what_the_baseline_compiled_and_nothing_of_the_others(workspace: Path) -> None:
+    (workspace / "model.py").write_text(f"X = 1\n{COMPILES}print(f'cost: {{X}}')\n")
+    git(workspace, "commit", "-q", "-a", "-m", "compiles")
+    log = run(workspace, experiments=3)
+    told = [data.tail for data in log if isinstance(data, e.TrainingFinished)]
+    assert "found []" in told[0]
+    assert len(told) == 4 and all("found ['of-1']" in tail for tail in told[1:]), told
+    assert [path.name for path in Home(workspace).compiled_dir("night").iterdir()] == ["of-1"]

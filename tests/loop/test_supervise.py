@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -194,13 +195,10 @@ def test_up_without_slack_runs_the_loop_alone_until_it_is_told_to_end(tmp_path: 
 
 @pytest.fixture
 def training_workspace(tmp_path: Path) -> Path:
-    """A workspace whose training says its pid in the file `pid` beside it, and does not end."""
+    """A workspace whose training does not end."""
     folder = tmp_path / "w"
     folder.mkdir()
-    (folder / "model.py").write_text(
-        f"import os, pathlib, time\nX = 1\npathlib.Path({str(tmp_path / 'pid')!r}).write_text(f'{{os.getpid()}}.')\n"
-        "time.sleep(60)\n"
-    )
+    (folder / "model.py").write_text("import time\nX = 1\ntime.sleep(60)\n")
     (folder / "nightshift.toml").write_text(
         '[objective]\nname = "cost"\ndirection = "minimize"\neditable = ["model.py"]\n'
         '[experiment]\ncommand = ["python", "model.py"]\nbudget_s = 50\ntimeout_s = 60\n'
@@ -218,14 +216,12 @@ def test_a_loop_that_is_killed_takes_its_training_with_it_and_comes_back(trainin
     words = (sys.executable, "-m", "nightshift", "-C", str(training_workspace))
     subprocess.run((*words, "start", "nov21"), cwd=ROOT, env=environ, check=True, capture_output=True)
     up = subprocess.Popen((*words, "up"), cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True)
-    pid_file = training_workspace.parent / "pid"
     try:
-        training = psutil.Process(pid_in(pid_file))
+        training = training_below(up.pid)
         (loop,) = [each for each in psutil.Process(up.pid).children() if each.cmdline()[-1] == "loop"]
-        pid_file.unlink()
         loop.kill()
         assert training not in psutil.wait_procs([training], timeout=10)[1]
-        again = psutil.Process(pid_in(pid_file))
+        again = training_below(up.pid)
         everything = [again, *psutil.Process(up.pid).children(recursive=True)]
         began = time.monotonic()
         up.terminate()
@@ -238,11 +234,14 @@ def test_a_loop_that_is_killed_takes_its_training_with_it_and_comes_back(trainin
     assert "loop | it was killed by SIGKILL; starting it again in 1 s" in said
 
 
-def pid_in(path: Path) -> int:
+def training_below(pid: int) -> psutil.Process:
+    """The training itself, not what holds it, among all that came of a process."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        if path.exists() and (text := path.read_text()).endswith("."):
-            return int(text[:-1])
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[1:] == ["model.py"]:
+                    return process
         time.sleep(0.02)
     raise AssertionError("no training began")
 

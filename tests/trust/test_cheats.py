@@ -28,4 +28,5 @@ def test_a_cheat_gains_nothing_and_would_without_the_defence(
     assert count.see(bool(got and control))
     count.note = f"{got}; control: {control}"
     if folder := os.environ.get(TABLE):
-        Path(folder, f"{row.name}.json").write_text(json.dumps({"name": row.name, "got": got, "control": control}))
+        told = json.dumps({"name": row.name, "got": got, "control": control})
+        Path(folder, row.name.replace("/", " ") + ".json").write_text(told)

@@ -358,6 +358,9 @@ class Seen:
 DISK_FLOOR_MB = 256.0
 """MiB of the disk below which it is about to be full."""
 
+DISK_SMALL_MB = 16.0
+"""MiB of a work folder that fill no disk: others did, and then it is the disk's trouble (`files.check_room`)."""
+
 
 def floor_mb(machine: Machine) -> float:
     """MiB of memory below which the machine is in danger."""
@@ -374,8 +377,9 @@ def excess(seen: Seen, limits: Limits, machine: Machine) -> tuple[Cut, str] | No
     if seen.written_mb is not None and seen.written_mb > limits.disk_mb:
         return "disk", f"killed: its work folder had {seen.written_mb:.0f} MB, the limit is {limits.disk_mb}"
     free = seen.disk_free_mb
-    if seen.written_mb is not None and free is not None and free < min(DISK_FLOOR_MB, seen.written_mb):
-        return "disk", f"killed: {free:.0f} MB were left on the disk, and its work folder had {seen.written_mb:.0f}"
+    written = seen.written_mb or 0.0
+    if written > DISK_SMALL_MB and free is not None and free < min(DISK_FLOOR_MB, written):
+        return "disk", f"killed: {free:.0f} MB were left on the disk, and its work folder had {written:.0f}"
     held = (seen.held_mb or 0.0) + seen.shared_grown_mb
     left = seen.available_mb
     if left is not None and left < min(floor_mb(machine), held):

@@ -253,6 +253,7 @@ LIMITS = Limits(memory_mb=1000, processes=10, disk_mb=100)
         (Seen(written_mb=101), "disk", "its work folder had 101 MB, the limit is 100"),
         (Seen(written_mb=90, disk_free_mb=80), "disk", "80 MB were left on the disk, and its work folder had 90"),
         (Seen(written_mb=10, disk_free_mb=80), None, ""),  # full, but not by this one
+        (Seen(written_mb=15, disk_free_mb=0), None, ""),  # the same
         (Seen(available_mb=200, held_mb=201), "memory", "200 MB of the machine's memory were left, and it held 201"),
         (Seen(available_mb=200, shared_grown_mb=201), "memory", "and it held 201"),
         (Seen(available_mb=200, held_mb=100), None, ""),
