@@ -100,6 +100,7 @@ def whole_way(root: Path, cache: Path, rounds: int) -> list[Row]:
     rows = []
     for what, spent in (
         ("whole way, sealed, evaluator warm", middle["sealed"]),
+        ("whole way on average, one in three being kept", middle["sealed"] + middle["checks"] / 3),
         ("whole way of what is kept: checked besides", middle["sealed"] + middle["checks"]),
         ("whole way of the first, with the evaluator's start", middle["sealed"] + middle["cold"]),
     ):

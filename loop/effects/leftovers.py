@@ -17,13 +17,13 @@ COMPILED_MAX_BYTES = 2 * 2**30
 
 def keep_compiled(folder: Path, target: Path) -> None:
     """
-    Keep what the baseline has compiled, and forget what those of other runs had.
+    Keep what the baseline has compiled, in the place of what there was, of other runs too.
 
     Of the baseline alone: its code is part of every experiment anyway. What any other one leaves would be run by those
     after it, and could carry what it has learned.
     """
     compiled = folder / COMPILED
-    if target.exists() or compiled.is_symlink() or not compiled.is_dir():
+    if compiled.is_symlink() or not compiled.is_dir():
         return
     shutil.rmtree(target.parent, ignore_errors=True)
     found = list(compiled.rglob("*"))
@@ -40,8 +40,10 @@ def begin_compiled(folder: Path, kept: Path) -> None:
         shutil.copytree(kept, folder / COMPILED, symlinks=True)
 
 
-def keep_artifacts(folder: Path, outdir: Path) -> None:
-    """Move what the training left under `artifacts/` beside its log and remove the work folder."""
+def keep_of_training(home: Home, tag: str, number: str | int, folder: Path, outdir: Path) -> None:
+    """Keep of a work folder what is worth it, `artifacts/` beside the log of the training, and remove it."""
+    if str(number) == "0":
+        keep_compiled(folder, home.compiled_dir(tag))
     artifacts = folder / "artifacts"
     if artifacts.is_dir() and not artifacts.is_symlink() and outdir.is_dir():
         shutil.move(artifacts, outdir / "artifacts")
@@ -66,7 +68,7 @@ def put_away(home: Home) -> list[str]:
         outdir = home.state / "runs" / tag.name / experiment.name / folder.name
         try:
             if _TRIAL.fullmatch(folder.name):
-                keep_artifacts(folder, outdir)
+                keep_of_training(home, tag.name, experiment.name, folder, outdir)
             else:  # a guard's, or what a sandbox wrote to
                 shutil.rmtree(folder)
         except (OSError, shutil.Error) as error:

@@ -18,7 +18,7 @@ from eventstore.projections.run_state import Run
 from loop import commands as c
 from loop.effects import sealing, views
 from loop.effects.hands import TEXT_MAX, Hands
-from loop.effects.leftovers import begin_compiled, keep_artifacts, keep_compiled
+from loop.effects.leftovers import begin_compiled, keep_of_training
 from loop.errors import WorkspaceError
 from trainer.errors import CannotScore, CannotStart, DataUnusable, OutputUnwritable, WouldNotDie
 from trainer.evaluator.protocol import Request
@@ -42,7 +42,7 @@ async def train(hands: Hands, command: c.Train, run: Run, request: e.TrainingReq
         await hands.record(command.tag, _finished(command, request.nonce, failed), position)
         raise
     await hands.record(command.tag, _finished(command, request.nonce, result), position)
-    await asyncio.to_thread(_put_away, hands, command, result, folder, outdir)
+    await asyncio.to_thread(keep_of_training, home, command.tag, command.experiment, folder, outdir)
 
 
 async def _trained(
@@ -102,12 +102,6 @@ async def _trained(
         del hands.trainings[key]
 
 
-def _put_away(hands: Hands, command: c.Train, result: Result, folder: Path, outdir: Path) -> None:
-    if command.experiment == 0 and result.outcome == "scored":
-        keep_compiled(folder, hands.around.home.compiled_dir(command.tag))
-    keep_artifacts(folder, outdir)
-
-
 def _of_its_own(result: Result, folder: Path) -> Result:
     """A training from under which somebody removed the folder did not fail by itself: it is lost, and done again."""
     if result.outcome in ("scored", "stopped") or folder.is_dir():
@@ -132,7 +126,7 @@ async def close_training(hands: Hands, command: c.CloseTraining) -> None:
         why = "the loop or the machine ended while it trained"
         result = Result(outcome="lost", seconds=0.0, why=why, nonce=command.nonce)
     await hands.record(command.tag, _finished(command, command.nonce, result), command.cause)
-    await asyncio.to_thread(keep_artifacts, folder, outdir)
+    await asyncio.to_thread(keep_of_training, hands.around.home, command.tag, command.experiment, folder, outdir)
 
 
 async def score(hands: Hands, command: c.Score, run: Run, position: int) -> None:

@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Tally
 from tests.night.story import NIGHT_REQUEST, ROOT, Nursery, differences, ended, make_workspace
-from tests.night.test_matrix import sample
+from tests.night.test_matrix import PROMISE, sample
 
 PARTS = 4
 WRITES = ("file open", "file os.mkdir", "file os.rename")
@@ -28,9 +28,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_workspace(tmp_path_factory.mktemp("full") / "workspace", NIGHT_REQUEST)
 
 
-def full_everywhere(workspace: Path, folder: Path, part: int, parts: int, *, quick: bool) -> None:
+def full_everywhere(workspace: Path, folder: Path, part: int, parts: int, tally: Tally, *, quick: bool) -> None:
     """One write after the other fails for once, as on a full disk, in a night of its own."""
-    outcomes, broken = Counter[str](), list[str]()
+    broken: list[str] = []
+    count = tally(PROMISE, "one write that finds the disk full, room again afterwards")
     with Nursery() as nursery:
         whole = shutil.copytree(workspace, folder / "whole", symlinks=True)
         assert nursery.serve(whole, record=folder / "points") == 0
@@ -42,25 +43,23 @@ def full_everywhere(workspace: Path, folder: Path, part: int, parts: int, *, qui
             code = nursery.serve(night) if first else first
             said = nursery.errors(night).read_text()
             found = [x for x in differences(reference, ended(night)) if not x.endswith(MAY_ADD)]
-            if code or found or "Traceback" in said:
+            if not count.see(not (code or found or "Traceback" in said)):
                 broken.append(f"{point}: exit codes {first}, {code}, {found} {said}")
-            outcomes["the loop ended" if first else "it went on"] += 1
             shutil.rmtree(night)
             nursery.errors(night).unlink()
-    print(f"a full disk at {outcomes.total()} writes: {dict(outcomes)}, {outcomes.total() - len(broken)} well")
     assert not broken, "\n".join(broken)
 
 
 @pytest.mark.parametrize("part", range(2))
-def test_a_full_disk_at_each_kind_of_write(workspace: Path, tmp_path: Path, part: int) -> None:
-    full_everywhere(workspace, tmp_path, part, 2, quick=True)
+def test_a_full_disk_at_each_kind_of_write(workspace: Path, tmp_path: Path, tally: Tally, part: int) -> None:
+    full_everywhere(workspace, tmp_path, part, 2, tally, quick=True)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_full_disk_at_every_write(workspace: Path, tmp_path: Path, part: int) -> None:
-    full_everywhere(workspace, tmp_path, part, PARTS, quick=False)
+def test_a_full_disk_at_every_write(workspace: Path, tmp_path: Path, tally: Tally, part: int) -> None:
+    full_everywhere(workspace, tmp_path, part, PARTS, tally, quick=False)
 
 
 def _denied() -> bool:
@@ -87,10 +86,12 @@ def on_a_small_disk(how: str, folder: Path, *words: str) -> list[list[str]]:
     ],
 )
 @pytest.mark.timeout(900)
-def test_a_disk_that_runs_full_in_the_night(tmp_path: Path, sizes: str) -> None:
+def test_a_disk_that_runs_full_in_the_night(tmp_path: Path, tally: Tally, sizes: str) -> None:
     """A real file system with so many kB left once the run has started: SQLite, git and the training meet it too."""
     faults = on_a_small_disk("full", tmp_path, *sizes.split())
-    print(f"{len(faults)} small disks, {sum(not x for x in faults)} well")
+    count = tally(PROMISE, "a small disk that is full, room again afterwards")
+    for found in faults:
+        count.see(not found)
     assert not any(faults), faults
 
 

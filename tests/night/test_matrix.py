@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from eventstore import events as e
 from eventstore.home import Home
 from eventstore.maintenance import verify
 from eventstore.store import Store
+from tests.conftest import Count, Tally
 from tests.night.story import (
     NIGHT_REQUEST,
     STOPPED_REQUEST,
@@ -26,7 +26,14 @@ from tests.night.story import (
 
 PARTS = 8
 QUICK_PARTS = 4
-DOORS = ("store", "git", "process", "file", "bell")
+PROMISE = "a night ends in the same state, wherever it is killed"
+DOORS = {
+    "store": "an append",
+    "git": "a git command",
+    "process": "a start or an end of a process",
+    "file": "a change of a file",
+    "bell": "a bell",
+}
 
 TRIES = 3
 """Threads do not run alike twice: a point that was not reached is tried again."""
@@ -79,7 +86,7 @@ def kill_at(nursery: Nursery, workspace: Path, folder: Path, point: str, referen
     return None
 
 
-def kill_everywhere(workspace: Path, folder: Path, part: int, parts: int, *, quick: bool) -> None:
+def kill_everywhere(workspace: Path, folder: Path, part: int, parts: int, tally: Tally, *, quick: bool) -> None:
     with Nursery() as nursery:
         points, reference = undisturbed(nursery, workspace, folder)
         _, other = undisturbed(nursery, workspace, folder / "again")
@@ -87,54 +94,49 @@ def kill_everywhere(workspace: Path, folder: Path, part: int, parts: int, *, qui
         if quick:
             points = sample(points)
         mine = points[part::parts]
-        made, held, not_reached, broken = Counter[str](), Counter[str](), list[str](), list[str]()
+        not_reached, broken = list[str](), list[str]()
+        counts: dict[str, Count] = {}
         for point in mine:
-            door = point.partition(" ")[0]
             problems = kill_at(nursery, workspace, folder, point, reference)
             if problems is None:
                 not_reached.append(point)
                 continue
-            made[door] += 1
-            held[door] += not problems
-            if problems:
+            what = DOORS[point.partition(" ")[0]]
+            if what not in counts:
+                counts[what] = tally(PROMISE, f"killed at {what} of the loop")
+            if not counts[what].see(not problems):
                 broken.append(f"{point}: {problems}")
-    show(made, held, not_reached)
     assert not broken, "\n".join(broken)
     assert len(not_reached) <= 1 + len(mine) // 50, f"not reached: {not_reached}"
 
 
-def show(made: Counter[str], held: Counter[str], not_reached: Sequence[str]) -> None:
-    for door in sorted(made):
-        print(f"killed at {door}: {held[door]} of {made[door]} ended in the same state")
-    print(f"together: {held.total()} of {made.total()}; not reached again: {list(not_reached)}")
-
-
 @pytest.mark.parametrize("part", range(QUICK_PARTS))
-def test_killed_at_each_kind_of_point(workspace: Path, tmp_path: Path, part: int) -> None:
-    kill_everywhere(workspace, tmp_path, part, QUICK_PARTS, quick=True)
+def test_killed_at_each_kind_of_point(workspace: Path, tmp_path: Path, tally: Tally, part: int) -> None:
+    kill_everywhere(workspace, tmp_path, part, QUICK_PARTS, tally, quick=True)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_killed_at_every_point(workspace: Path, tmp_path: Path, part: int) -> None:
-    kill_everywhere(workspace, tmp_path, part, PARTS, quick=False)
+def test_killed_at_every_point(workspace: Path, tmp_path: Path, tally: Tally, part: int) -> None:
+    kill_everywhere(workspace, tmp_path, part, PARTS, tally, quick=False)
 
 
-def test_a_request_cut_off_at_any_point_is_there_once_when_it_is_made_again(workspace: Path, tmp_path: Path) -> None:
+def test_a_request_cut_off_at_any_point_is_there_once_when_it_is_made_again(
+    workspace: Path, tmp_path: Path, tally: Tally
+) -> None:
     """What a bot or a command does beside a loop: whoever is killed while it appends asks again under the same id."""
     with Nursery() as nursery:
         first = shutil.copytree(workspace, tmp_path / "first", symlinks=True)
         assert nursery.serve(first, person=True, record=tmp_path / "points") == 0
         points = (tmp_path / "points").read_text().splitlines()
-        held = 0
+        count = tally(PROMISE, "a person's request, killed at any effect and asked again")
         for point in points:
             folder = shutil.copytree(workspace, tmp_path / "killed", symlinks=True)
             assert nursery.serve(folder, person=True, kill_at=point) == -9, point
             assert nursery.serve(folder, person=True) == 0
             verify(Home(folder).log_path)
             with Store.open(Home(folder).log_path) as log:
-                held += [event.type for event in log.stream()].count(e.IdeaSuggested.TYPE) == 1
+                assert count.see([event.type for event in log.stream()].count(e.IdeaSuggested.TYPE) == 1), point
             shutil.rmtree(folder)
-    print(f"a request cut off at {len(points)} points: {held} of {len(points)} there once")
-    assert held == len(points) > 5
+    assert count.made == len(points) > 5
