@@ -196,6 +196,7 @@ async def _sandbox(
         "the checkout": [home.settings_path],
         "other runs": [home.state / "runs"],
         "the scored rows": views.held_out(settings, environ),
+        "the texts that are scored": views.held_out_texts(settings, environ),
     }
     there = {what: [path for path in paths if path.exists()] for what, paths in secrets.items()}
     try:
