@@ -48,6 +48,7 @@ async def serve(
     *,
     until_idle: bool,
     out: Console,
+    until_held: bool = False,
     open_log: Callable[[Path], AbstractAsyncContextManager[Worker]] = Worker.open,
 ) -> int:
     """Compose the loop and run it to its end. The lock is held by the caller; *open_log* opens the log."""
@@ -84,7 +85,7 @@ async def serve(
             loop.add_signal_handler(number, shell.stop, f"received {number.name}")
         shown = asyncio.create_task(screen.show(shell))
         try:
-            await shell.serve(started_event(), until_idle=until_idle)
+            await shell.serve(started_event(), until_idle=until_idle, until_held=until_held)
         finally:
             shown.cancel()
             await asyncio.gather(shown, return_exceptions=True)

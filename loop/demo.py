@@ -43,8 +43,10 @@ def run(folder: Path, experiments: int, budget_s: float, seed: int, proposer: st
         tag = _free_tag(home)
         out.print(f"[bold]3[/] The run {tag}: a baseline and {experiments} experiments of {budget_s:g} s each")
         asked = _ask(home, tag, experiments, budget_s, seed, proposer)
-        code = asyncio.run(serve(home, until_idle=True, out=out))
+        code = asyncio.run(serve(home, until_idle=True, until_held=True, out=out))
     _summary(home, tag, asked, out, time.monotonic() - began)
+    if why := read_state(home).runs[tag].paused_why:
+        fail(f"the run paused: {why}; mend that, then in {home.root}: nightshift resume, nightshift loop --until-idle")
     return code
 
 

@@ -11,6 +11,7 @@ import ast
 import difflib
 import math
 import re
+import threading
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ OURS = ("program.md", "nightshift.toml", ".nightshift", ".nightshift/**")
 
 LINE_END = re.compile(r"\r\n|\r|\n")
 """What ends a line for Python's parser; `str.splitlines` knows more and would count other columns."""
+
+_ONE_PARSES = threading.Lock()
+"""Some versions of Python 3.11 count the depth of all parsers of a process in one place: two at once may fail with
+`SystemError: AST constructor recursion depth mismatch` (python/cpython#106905)."""
 
 
 # ---------------------------------------------------------------- applying edits
@@ -278,7 +283,8 @@ def _parse(text: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "invalid escape sequence" is the file's affair, not the loop's
-            return ast.parse(text.removeprefix("\ufeff"))
+            with _ONE_PARSES:
+                return ast.parse(text.removeprefix("\ufeff"))
     except SyntaxError as error:
         raise ValueError(f"line {error.lineno}: {error.msg}") from error
     except (RecursionError, MemoryError) as error:

@@ -72,9 +72,15 @@ class Shell:
         """Whether nothing is queued, active or at work, and no veto waits."""
         return not self.tasks and not self.state.queue and self.state.active is None
 
-    async def serve(self, started: e.LoopStarted, *, until_idle: bool = False) -> None:
+    @property
+    def is_held(self) -> bool:
+        """Whether the active run is paused and nothing is at work."""
+        active = self.state.active
+        return not self.tasks and active is not None and active.status == "paused"
+
+    async def serve(self, started: e.LoopStarted, *, until_idle: bool = False, until_held: bool = False) -> None:
         """
-        Run until stopped, or until the queue is empty.
+        Run until stopped, or until the queue is empty, or until the run is paused, which nobody is there to resume.
 
         Raises:
             LogUnavailable: If the log cannot be written; it tells the next loop what was open.
@@ -87,6 +93,9 @@ class Shell:
                     continue
                 if until_idle and self.is_idle:
                     self.stop("nothing left to do")
+                    break
+                if until_held and self.is_held:
+                    self.stop("the run is paused")
                     break
                 await self._wait()
         finally:

@@ -1,7 +1,10 @@
 """Edits apply exactly, or are refused with one sentence."""
 
 import ast
+import gc
 import subprocess
+import sys
+import threading
 
 import pytest
 from hypothesis import example, given, settings
@@ -358,3 +361,42 @@ def test_two_spellings_of_one_program_normalise_to_the_same():
 
 def test_what_is_not_python_normalises_without_comments_and_blank_lines():
     assert normalised("not python\n\n# c\n  at all  \n") == "not python\n  at all"
+
+
+class Garbage:
+    """Something whose end is Python code, in the middle of whatever collects it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        sum(range(50))
+
+
+def test_threads_may_parse_at_once() -> None:
+    """The loop and its pool do, and Python 3.11 may mix their parsers up whenever it collects garbage."""
+    text = "\n".join(f"A{n} = {{'b': [({n}, -{n}) for _ in range(3)]}}" for n in range(200))
+    failed: list[BaseException] = []
+
+    def parse() -> None:
+        try:
+            for _ in range(12):
+                garbage = [Garbage() for _ in range(3)]
+                constants("train.py", text)
+                del garbage
+        except BaseException as error:
+            failed.append(error)
+
+    before, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(1)
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=parse) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*before)
+        sys.setswitchinterval(interval)
+    assert not failed
