@@ -35,11 +35,14 @@ PROGRAM = Path(attempts.__file__).read_text(encoding="utf-8")
 HEARTBEAT = """\
 import os, sys, time
 file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-for _ in range(100):
+for _ in range(200):
     os.write(file, b"%d\\n" % os.getpid())
     time.sleep(0.02)
 """
-"""What a process that was left behind does: for two seconds it shows that it lives."""
+"""What a process that was left behind does: for four seconds it shows that it lives."""
+
+LIVES_S = 0.5
+"""So long it is listened for; on a busy machine one that lives is not heard at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,9 @@ def _lives(world: Outside) -> bool:
     if not file.exists():
         return False
     before = file.stat().st_size
-    time.sleep(0.1)
+    ends_at = time.monotonic() + LIVES_S
+    while file.stat().st_size == before and time.monotonic() < ends_at:
+        time.sleep(0.02)
     return file.stat().st_size > before
 
 
