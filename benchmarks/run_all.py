@@ -19,9 +19,9 @@ from pathlib import Path
 
 from table import ROOT, Row, as_table, machine
 
-ALL = ("commands", "append", "follow", "gap", "idle", "ack", "prompt", "memory", "replay")
-ON_REQUEST = ("prepare", "soak")
-"""Take minutes by themselves, and `prepare` needs pyarrow: only with `--only prepare`, `--only soak`."""
+ALL = ("commands", "append", "follow", "gap", "idle", "ack", "prompt", "soak", "replay")
+ON_REQUEST = ("prepare",)
+"""Takes minutes by itself and needs pyarrow: only with `--only prepare`."""
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
