@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from eventstore import events as e
 from eventstore.driver import sqlite3
@@ -18,6 +21,7 @@ from eventstore.home import Home
 from eventstore.maintenance import backup as make_backup
 from eventstore.store import Store
 from eventstore.witness import read_witness, write_witness
+from loop.compose import serve as serve_here
 from tests.loop.story import git
 from tests.night.loops import ask, facts, loop, nightshift, paused_why, serve, slow_git, wait_for, wait_for_fact
 from tests.night.story import NIGHT_REQUEST, Ended, differences, ended, left_processes, make_workspace
@@ -107,6 +111,28 @@ def test_a_lock_that_someone_holds_pauses_the_run_with_its_name(workspace: Path,
         ask(workspace, "resume")
         assert process.wait(60) == 0
     assert same(reference, workspace) == []
+
+
+def test_a_loop_that_nobody_looks_after_ends_at_a_pause_and_the_next_one_goes_on(
+    workspace: Path, reference: Ended
+) -> None:
+    """As the demo's: nobody is there to resume it."""
+    lock = workspace / ".git" / f"{BRANCH}.lock"
+    home = Home(workspace)
+    with home.hold(), ThreadPoolExecutor(1) as pool:
+
+        def hold_the_branch() -> None:
+            wait_for_fact(workspace, e.TrainingStarted, 1)
+            lock.touch()
+
+        locked = pool.submit(hold_the_branch)
+        served = serve_here(home, until_idle=True, until_held=True, out=Console(quiet=True))
+        assert asyncio.run(asyncio.wait_for(served, 60)) == 0
+        locked.result()
+    lock.unlink()
+    assert isinstance(facts(workspace)[-1], e.LoopStopped)
+    ask(workspace, "resume")
+    ends_well(reference, workspace)
 
 
 @pytest.mark.parametrize("word", ["update-ref", "read-tree", "commit-tree"])
