@@ -110,7 +110,7 @@ GUARDS = [
     guard(
         "witness written after each batch",
         f"{WAL}[one bit flipped-flip-60]",
-        (STORE, "            self._witness.see(head)\n\n\ndef _make", "            pass\n\n\ndef _make"),
+        (STORE, "            self._witness.see(head)\n\n\ndef _identity", "            pass\n\n\ndef _identity"),
     ),
     guard(
         "witness never goes back",
