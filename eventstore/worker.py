@@ -64,5 +64,11 @@ class Worker:
 
 
 async def _carried_out(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-    """Run *call* in the thread. Cancelling the caller does not take it out of the queue."""
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, call))
+    """
+    Run *call* in the thread. Cancelling the caller does not take it out of the queue.
+
+    What it raises is the caller's; one that was cancelled has gone, and asyncio is not to print it instead.
+    """
+    carried_out = asyncio.get_running_loop().run_in_executor(thread, call)
+    carried_out.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(carried_out)

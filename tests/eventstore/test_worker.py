@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -153,3 +154,22 @@ async def test_a_leaving_that_is_cancelled_too_still_finishes_in_the_thread(path
     assert await left[0] == [1]
     with Store.open(path) as store:
         assert store.head().position == 1
+
+
+async def test_what_a_call_raises_after_its_caller_was_cancelled_is_printed_nowhere(
+    path: Path, event: MakeEvent
+) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    async with Worker.open(path) as worker:
+        held = lock(path)
+        asking = asyncio.create_task(worker.append([event(1)], expected=7))  # refused, once it has the lock
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        held.conn.execute("ROLLBACK")
+        held.conn.close()
+        assert await worker.append([event(2)]) == [1]
+    gc.collect()
+    assert complaints == []
