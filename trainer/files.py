@@ -17,6 +17,7 @@ import msgspec
 
 from trainer.errors import CannotStart, OutputUnwritable
 from trainer.outcome import HandedOver
+from trainer.sandbox.plan import DISK_SMALL_MB, MIB
 from trainer.spec import HAND_OVER_NAME, Result
 from trainer.summary import Claim, claim_of_json, clean, facts_of_json
 
@@ -32,7 +33,7 @@ KEPT_BYTES = 2**20
 """So much of the beginning, and so much of the end, of a log is kept."""
 
 SCORE_FILE_MAX = 2**20
-FULL_BYTES = 2**24
+FULL_BYTES = int(DISK_SMALL_MB * MIB)
 """With less than this left a disk counts as full."""
 
 HANDED_OVER = {

@@ -20,7 +20,8 @@ def keep_compiled(folder: Path, target: Path) -> None:
     Keep what the baseline has compiled, in the place of what there was, of other runs too.
 
     Of the baseline alone: its code is part of every experiment anyway. What any other one leaves would be run by those
-    after it, and could carry what it has learned.
+    after it, and could carry what it has learned. Not kept is what holds more than plain files and folders, or more
+    than `COMPILED_MAX_BYTES`: each experiment then compiles for itself.
     """
     compiled = folder / COMPILED
     if compiled.is_symlink() or not compiled.is_dir():
